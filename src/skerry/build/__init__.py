@@ -1,0 +1,1 @@
+"""The workstation side: from a model to the variants that a device can run."""
