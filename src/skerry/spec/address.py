@@ -36,9 +36,7 @@ def _network_address(text: str, where: str) -> Address:
     try:
         port = parts.port
     except ValueError as error:
-        raise SpecError(
-            f"{text!r} has a bad port", where=where, expected="a number from 0 to 65535"
-        ) from error
+        raise SpecError(f"{text!r} has a bad port", where=where, expected="a number from 0 to 65535") from error
     if not parts.hostname:
         raise SpecError(f"{text!r} names no host", where=where, expected=f"{parts.scheme}://host:port/path")
     return Address(

@@ -24,9 +24,7 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     agreement: float | None = None
 
 
-class ModelManifest(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
+class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A model in a build: where it came from, how text becomes vectors, and its variants, best first.
 
     The variants are the rungs of the degrade ladder: each is cheaper than the one before.

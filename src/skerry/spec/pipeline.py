@@ -20,7 +20,7 @@ class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The base of what a user writes: frozen, by name, unknown keys refused."""
 
 
-class Queue(Strict):
+class Queue(Strict, frozen=True, kw_only=True):
     """A bounded channel between two threads.
 
     ``items`` and ``bytes`` bound what waits (whichever is reached first), ``ttl`` how long a record may wait.
@@ -33,14 +33,14 @@ class Queue(Strict):
     policy: Policy = "block"
 
 
-class Data(Strict):
+class Data(Strict, frozen=True, kw_only=True):
     """Files with the user's own text: ``calibrate`` to choose by, ``evaluate`` to report by."""
 
     calibrate: str | None = None
     evaluate: str | None = None
 
 
-class Model(Strict):
+class Model(Strict, frozen=True, kw_only=True):
     """A model, what it is for, and what it may cost."""
 
     from_: str = msgspec.field(name="from")
@@ -55,7 +55,7 @@ class Model(Strict):
     shadow_share: Share = Share(0.05)
 
 
-class Ladder(Strict):
+class Ladder(Strict, frozen=True, kw_only=True):
     """When to step down to a cheaper variant and up again.
 
     A signal over its ``down`` limit for ``patience`` steps down; all below ``up_share`` of the limits for ``recovery``
@@ -72,7 +72,7 @@ class Ladder(Strict):
     every: Duration = Duration(0.5)
 
 
-class Duty(Strict):
+class Duty(Strict, frozen=True, kw_only=True):
     """When a pipeline sleeps and wakes.
 
     Asleep, sources are not read and models are unloaded. ``every`` wakes by timer, ``gate`` names a cheap stage whose
@@ -85,7 +85,7 @@ class Duty(Strict):
     event: str | None = None
 
 
-class Common(Strict):
+class Common(Strict, frozen=True, kw_only=True):
     """The keys that every stage takes beside its own options."""
 
     id: str | None = None
@@ -99,7 +99,7 @@ class Common(Strict):
     queue: Queue | None = None
 
 
-class Endpoint(Strict):
+class Endpoint(Strict, frozen=True, kw_only=True):
     """The keys that every source and sink takes beside its own options."""
 
     id: str | None = None
@@ -114,7 +114,7 @@ class Endpoint(Strict):
     """How long it may take to come up at the start; ``null`` for as long as it takes."""
 
 
-class StageEntry(Strict):
+class StageEntry(Strict, frozen=True, kw_only=True):
     """One stage of the file: the plugin's name (or ``module:function``), its raw options and the common keys."""
 
     id: str
@@ -124,7 +124,7 @@ class StageEntry(Strict):
     path: Path
 
 
-class EndpointEntry(Strict):
+class EndpointEntry(Strict, frozen=True, kw_only=True):
     """One source or sink of the file: its URI, raw options and the common keys."""
 
     id: str
@@ -134,7 +134,7 @@ class EndpointEntry(Strict):
     path: Path
 
 
-class Pipeline(Strict):
+class Pipeline(Strict, frozen=True, kw_only=True):
     """A whole pipeline file.
 
     ``source`` or ``sources``, ``stages`` and ``sinks`` are raw here; :mod:`skerry.spec.reading` turns them into entries.

@@ -249,9 +249,7 @@ class Runtime(Protocol):
     def availability(cls) -> Availability:
         """Tell whether it works on this machine, without loading a model."""
 
-    def load(
-        self, path: Path, *, threads: int = 1, device: str = "cpu", options: Mapping[str, Any] = ...
-    ) -> Session:
+    def load(self, path: Path, *, threads: int = 1, device: str = "cpu", options: Mapping[str, Any] = ...) -> Session:
         """Load a model file.
 
         Raises ``ModelMissingError``, ``ModelCorruptError``, ``ModelKindError`` or ``RuntimeUnavailableError``.
