@@ -76,7 +76,8 @@ class Duty(Strict, frozen=True, kw_only=True):
     """When a pipeline sleeps and wakes.
 
     Asleep, sources are not read and models are unloaded. ``every`` wakes by timer, ``gate`` names a cheap stage whose
-    passing record wakes, ``event`` a file whose touching wakes. ``awake`` is how long it stays up after the last record.
+    passing record wakes, ``event`` a file whose touching wakes; ``awake`` is how long it stays up after the
+    last record.
     """
 
     awake: Duration
@@ -137,7 +138,8 @@ class EndpointEntry(Strict, frozen=True, kw_only=True):
 class Pipeline(Strict, frozen=True, kw_only=True):
     """A whole pipeline file.
 
-    ``source`` or ``sources``, ``stages`` and ``sinks`` are raw here; :mod:`skerry.spec.reading` turns them into entries.
+    ``source`` or ``sources``, ``stages`` and ``sinks`` are raw here;
+    :mod:`skerry.spec.reading` turns them into entries.
     """
 
     skerry: Literal[1]

@@ -41,7 +41,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueueState(msgspec.Struct, frozen=True, kw_only=True):
-    """What waits before a segment of stages, and what it can hold at the most (bytes as read by the source)."""
+    """What waits before a segment of stages, and what it can hold (bytes as read by the source)."""
 
     items: int
     bytes: int
@@ -53,7 +53,8 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
 class StageSummary(Counts, frozen=True, kw_only=True):
     """The counts of one source, stage or sink, each loss broken down by reason.
 
-    ``reasons`` maps a fate (``dropped``, ``failed``, …) to counts by reason. ``latency_ms`` is the time inside the stage.
+    ``reasons`` maps a fate (``dropped``, ``failed``, …) to counts by reason; ``latency_ms`` is the
+    time inside the stage.
     """
 
     id: str
