@@ -21,7 +21,13 @@ PEERS = Path(__file__).parent / "peers"
 INSTALL_TIMEOUT_S = 900.0
 """How long one install may take: a large wheel over a slow line fits, a hanging resolver does not."""
 
-_LIST_VERSIONS = "import json, importlib.metadata as m; print(json.dumps({d.metadata['Name']: d.version for d in m.distributions()}))"
+_LIST_VERSIONS = """
+import json, importlib.metadata as metadata
+print(json.dumps({found.metadata["Name"]: found.version for found in metadata.distributions()}))
+"""
+
+SILENT = {"BENTOML_DO_NOT_TRACK": "True", "ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+"""A benchmark tells nobody that it runs, and a peer is not slowed down by trying to."""
 
 
 class EnvironmentMissingError(Exception):
@@ -122,7 +128,7 @@ def fingerprint(pins: Path) -> str:
 
 
 def clean_variables() -> dict[str, str]:
-    """Return the environment variables without those that would lead Python to our own packages."""
+    """Return the environment variables, silenced and without those that would lead Python to our own packages."""
     return {
         name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
     }
