@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from bench.__main__ import benchmarks
 from bench.environments import EnvironmentMissingError, clean_variables, last_error_line, provide
 

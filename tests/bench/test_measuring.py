@@ -7,9 +7,10 @@ import math
 from statistics import quantiles
 
 import pytest
-from bench.measuring import Samples, collector_paused, interleaved, percentile, timed
 from hypothesis import given
 from hypothesis import strategies as st
+
+from bench.measuring import Samples, collector_paused, interleaved, percentile, timed
 
 NUMBERS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from bench.measuring import Samples
 from bench.report import Report, read_rows, table
 

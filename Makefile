@@ -1,0 +1,71 @@
+# The whole interface of this repository; `make` alone lists the targets.
+# Needs make and Python 3.11 or newer with venv (Debian, Ubuntu: make, python3-venv). Nothing but system-deps needs root.
+
+# The first Python that is new enough; name another one with `make PYTHON=…`.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$candidate" -c '$(NEW_ENOUGH)' 2>/dev/null && { echo "$$candidate"; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+FOR ?= 30s
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types format bench bench-docs docs docs-cli soak system-deps clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z][a-z%-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# What is installed is remembered by a stamp, so that only a change of these files installs again.
+$(VENV)/.ready-%: pyproject.toml constraints.txt scripts/install.py
+	@"$(or $(PYTHON),false)" -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+		echo "make: Python 3.11 or newer is needed; python3 here is $$(python3 --version 2>&1 || echo missing)." >&2; \
+		echo "      Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" scripts/install.py $(VENV) $(filter-out run,$(subst -, ,$*))
+	@touch $@
+
+demo: $(VENV)/.ready-run  ## watch a real model triage this machine's log (FOR=30s)
+	$(BIN)/skerry build examples/log-triage
+	$(BIN)/skerry run examples/log-triage --for $(FOR)
+
+test: $(VENV)/.ready-dev  ## run the tests (ARGS='-k engine')
+	$(BIN)/python -m pytest --cov $(ARGS)
+
+soak: $(VENV)/.ready-dev  ## run the long tests (an hour)
+	$(BIN)/python -m pytest -m soak --timeout 0 -s $(ARGS)
+
+lint: $(VENV)/.ready-dev  ## check style and form
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.ready-dev  ## bring the code into form
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.ready-dev  ## check types
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready-run  ## run every benchmark
+	$(BIN)/python -m bench
+
+bench-%: $(VENV)/.ready-run  ## run one benchmark, such as bench-engine
+	$(BIN)/python -m bench.$*
+
+bench-docs: $(VENV)/.ready-run  ## write docs/benchmarks.md from bench/results/
+	$(BIN)/python scripts/benchmarks_page.py
+
+docs: $(VENV)/.ready-docs  ## build the documentation into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+docs-cli: $(VENV)/.ready-run  ## write docs/cli.md from the command line itself
+	$(BIN)/python scripts/cli_reference.py
+
+system-deps:  ## install the system's components that tests use (apt, root)
+	@scripts/system_deps.sh
+
+clean:  ## remove all that make has made
+	rm -rf $(VENV) .venvs .cache .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache htmlcov site dist
+	rm -rf bench/results examples/*/.skerry examples/*/out
+	find src tests bench scripts examples -name __pycache__ -type d -prune -exec rm -rf {} +
