@@ -1,0 +1,50 @@
+"""Errors on the command line: what is printed for each, and with which code the process ends."""
+
+from __future__ import annotations
+
+import sys
+
+from skerry.spec.errors import SkerryError
+
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells have it."""
+EXIT_BROKEN_PIPE = 141
+"""128 + SIGPIPE: whoever read the output has gone, as in ``skerry schema | head -1``."""
+EXIT_FAULT = SkerryError.exit_code
+
+
+def error_fields(error: SkerryError) -> dict[str, str | int]:
+    """Return what a program needs to know of an error: the object that ``--json`` prints."""
+    return {
+        "error": error.message,
+        "kind": type(error).__name__,
+        "where": error.where,
+        "expected": error.expected,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }
+
+
+def fault(error: BaseException) -> SkerryError:
+    """Return the error to show for an exception that nobody raised on purpose."""
+    return SkerryError(
+        f"a fault of Skerry itself: {type(error).__name__}: {error}",
+        hint="run it again with --debug (or SKERRY_DEBUG=1) and report what that prints",
+    )
+
+
+def report(error: SkerryError, *, as_json: bool, cause: BaseException | None = None) -> int:
+    """Print an error for people on stderr and, with ``as_json``, for programs on stdout; return its exit code.
+
+    ``cause`` is an exception whose traceback is to be shown first.
+    """
+    if cause is not None:
+        import traceback
+
+        traceback.print_exception(cause, file=sys.stderr)
+    print(f"skerry: {error}", file=sys.stderr)
+    if as_json:
+        import json
+
+        print(json.dumps(error_fields(error), ensure_ascii=False))
+    return error.exit_code

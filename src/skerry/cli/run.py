@@ -1,0 +1,241 @@
+"""``skerry run``: runs a pipeline until its sources end, a limit is reached or a signal comes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skerry.cli.errors import report
+from skerry.spec.errors import SkerryError, UsageError
+
+if TYPE_CHECKING:
+    from skerry.cli.reporter import Reporter
+    from skerry.run.openmetrics import MetricsServer
+    from skerry.spec.reading import Project
+    from skerry.spec.summary import RunSummary
+
+EXAMPLES = """\
+TARGET is a project folder or a pipeline file.
+
+examples:
+  skerry run watch                          until its sources end, or Ctrl-C
+  skerry run watch --for 10s --json         ten seconds, then one JSON object
+  skerry run watch/pipeline.yaml --max-items 1000
+  skerry run watch --metrics-port 9464      and http://127.0.0.1:9464/metrics beside it
+
+output:
+  Progress goes to stderr: a live view on a terminal, plain lines elsewhere. The closing table goes to stdout. Where a
+  stdout sink writes to stdout, its records are all that comes there, the live view is left to a terminal on stderr
+  alone, and the closing table goes to stderr; with --json, the JSON object is the last line of stdout.
+
+signals:
+  The first Ctrl-C or SIGTERM ends reading and finishes what is queued (`drain` in the pipeline file limits how long).
+  The second one stops at once, with code 130 or 143; what was not settled is read again by the next run.
+"""
+
+
+def register(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add ``run`` and its arguments."""
+    parser = commands.add_parser("run", help="run a pipeline", description="Run a pipeline.", epilog=EXAMPLES)
+    parser.add_argument("target", metavar="TARGET", type=Path, help="a project folder or a pipeline file")
+    parser.add_argument(
+        "--for", dest="duration", metavar="TIME", type=_duration, help="stop after this time: 10s, 5min"
+    )
+    parser.add_argument("--max-items", metavar="N", type=_positive, help="stop after reading this many items")
+    parser.add_argument("--json", action="store_true", help="end with one JSON object on stdout")
+    parser.add_argument("--plain", action="store_true", help="print lines, also on a terminal")
+    parser.add_argument("--quiet", action="store_true", help="print errors only (and, with --json, the object)")
+    parser.add_argument(
+        "--metrics-port", metavar="PORT", type=_port, help="serve OpenMetrics there; 0 takes a free port"
+    )
+    parser.add_argument(
+        "--metrics-address", metavar="ADDRESS", default="127.0.0.1",
+        help="listen on this address (%(default)s); others than this machine need `insecure: true` in the file",
+    )  # fmt: skip
+
+
+def _duration(text: str) -> float:
+    from skerry.spec.units import Duration
+
+    try:
+        return float(Duration.parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {error}") from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a pipeline; return 0 after a clean end, or the exit code of the error that ended it."""
+    from skerry.spec.reading import read_project
+
+    project = read_project(project_at(args.target))
+    records_on_stdout = any(sink.uri.split(":")[0] == "stdout" for sink in project.sinks)
+    reporter = _reporter(args, records_on_stdout)
+    log = _log(reporter)
+    from skerry.run.assembly import assemble
+
+    engine = assemble(project, log=log)
+    signals = Signals(engine.stop)
+    with contextlib.ExitStack() as stack:
+        server = _metrics(args, project, engine.summary)
+        if server is not None:
+            stack.callback(server.close)
+            reporter.say(f"metrics: {server.url}")
+        summary, error = _watched(engine, args, reporter, signals)
+    _close(summary, error, project, args, records_on_stdout)
+    return 0 if error is None else report(error, as_json=False, cause=error if _debug(args) else None)
+
+
+def project_at(target: Path) -> Path:
+    """Return the project that is meant; say clearly what is not taken yet.
+
+    Raises ``UsageError`` for an OCI layout or a reference to a release.
+    """
+    if target.is_dir() and not (target / "pipeline.yaml").exists() and (target / "oci-layout").exists():
+        raise UsageError(
+            f"{target} is a packed release, and this version runs projects only",
+            expected="a project folder or a pipeline file",
+        )
+    # `registry.example:5000/name:tag` or `name@sha256:…`; nobody calls a pipeline file that.
+    text = str(target)
+    if not target.exists() and not text.endswith((".yaml", ".yml")) and (":" in text or "@" in text):
+        raise UsageError(
+            f"{text} looks like a reference to a release, and this version runs projects only",
+            expected="a project folder or a pipeline file",
+        )
+    return target
+
+
+def _reporter(args: argparse.Namespace, records_on_stdout: bool) -> Reporter:
+    from skerry.cli.reporter import PlainReporter, SilentReporter
+
+    if args.quiet:
+        return SilentReporter()
+    # Records and a picture on the same terminal would tear each other apart.
+    torn = sys.stdout.isatty() and records_on_stdout
+    if args.plain or args.json or torn or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        return PlainReporter()
+    from skerry.cli.live import LiveView
+
+    return LiveView(capture_stdout=sys.stdout.isatty())
+
+
+def _log(reporter: Reporter) -> logging.Logger:
+    from skerry.cli.reporter import EventLog
+
+    log = logging.getLogger("skerry")
+    log.handlers[:] = [EventLog(reporter.say)]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    return log
+
+
+def _metrics(args: argparse.Namespace, project: Project, summary: Callable[[], RunSummary]) -> MetricsServer | None:
+    if args.metrics_port is None:
+        return None
+    from skerry.run.openmetrics import MetricsServer
+    from skerry.spec.address import refuse_plain_text
+    from skerry.spec.ports import Address
+
+    address = Address(text="", scheme="http+listen", host=args.metrics_address)
+    refuse_plain_text(address, project.pipeline.insecure, where="--metrics-address")
+    return MetricsServer(summary, address=args.metrics_address, port=args.metrics_port)
+
+
+def _watched(
+    engine: Any, args: argparse.Namespace, reporter: Reporter, signals: Signals
+) -> tuple[RunSummary, SkerryError | None]:
+    """Run the engine under the eyes of the reporter; return the last summary, and the error that ended the run."""
+    from skerry.cli.reporter import Watch
+
+    watch = Watch(engine.summary, reporter, signals.news)
+    signals.before_exit = reporter.stop
+    with signals.caught():
+        watch.start()
+        try:
+            return engine.run(duration_s=args.duration, max_items=args.max_items), None
+        except SkerryError as error:
+            return engine.summary(), error
+        finally:
+            watch.stop()
+
+
+class Signals:
+    """SIGINT and SIGTERM during a run: the first drains, the second stops at once.
+
+    Parameters
+    ----------
+    drain:
+        Asks for the graceful end; safe to call from a signal handler.
+    """
+
+    def __init__(self, drain: Callable[[], None]) -> None:
+        self.before_exit: Callable[[], None] = lambda: None
+        self._drain = drain
+        self._news: list[str] = []
+        self._seen = False
+
+    def news(self) -> list[str]:
+        """Return what is to be said since the last call. The handler itself must not print: it may interrupt a print."""
+        lines, self._news = self._news, []
+        return lines
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        """Handle the two signals inside the block, and as before after it."""
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if self._seen:
+            self._stop_at_once(number)
+        self._seen = True
+        self._news.append(f"{signal.Signals(number).name}: finishing what is queued; once more stops at once")
+        self._drain()
+
+    def _stop_at_once(self, number: int) -> None:
+        with contextlib.suppress(Exception):  # whatever the terminal does now, the process must end
+            self.before_exit()
+        os.write(2, b"skerry: stopped at once; what was not settled is read again by the next run\n")
+        os._exit(128 + number)
+
+
+def _close(
+    summary: RunSummary, error: SkerryError | None, project: Project, args: argparse.Namespace, records_on_stdout: bool
+) -> None:
+    """Print the end of a run: one JSON object, or the table."""
+    from skerry.cli.closing import closing_lines, closing_object
+
+    if args.json:
+        import msgspec
+
+        print(msgspec.json.encode(closing_object(summary, project, error)).decode(), flush=True)
+    elif not args.quiet:
+        stream = sys.stderr if records_on_stdout else sys.stdout
+        print("", *closing_lines(summary, project), sep="\n", file=stream, flush=True)
+
+
+def _debug(args: argparse.Namespace) -> bool:
+    return bool(args.debug) or os.environ.get("SKERRY_DEBUG", "") not in {"", "0"}
