@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -20,14 +20,17 @@ from skerry.device.accelerators import read_accelerators, reported_devices
 from skerry.device.board import read_board
 from skerry.device.energy import read_energy
 from skerry.device.limits import usable_cores
-from skerry.device.links import measure_link, read_links
+from skerry.device.links import read_links
 from skerry.device.memory import read_memory
 from skerry.device.power import read_power
 from skerry.device.storage import measure_fsync, read_storage
 from skerry.device.thermal import read_thermal
 from skerry.device.tree import Tree
 from skerry.spec.errors import SkerryError
-from skerry.spec.profile import Board, Cpu, DeviceProfile, Link, Measurement, Memory, Storage
+from skerry.spec.profile import Board, Cpu, DeviceProfile, Link, Measurement, Memory, Storage, unit_of
+
+if TYPE_CHECKING:
+    from skerry.device.download import LinkRate
 
 Answer = TypeVar("Answer")
 
@@ -67,7 +70,7 @@ def probe(
     tree = Tree(root)
     still = quick or not tree.real
     # First, for a wrong URL should not cost the time of all the rest.
-    rate = measure_link(link_url) if link_url else None
+    rate = _download(link_url) if link_url else None
     none: list[dict[str, str]] = []
     cpus = _attempt(tree, "processors", lambda: processor.processors(tree), none)
     board = _attempt(tree, "board", lambda: read_board(tree, cpus), Board())
@@ -102,6 +105,12 @@ def probe(
     name = profile.board.name or profile.cpu.model
     took = time.perf_counter() - started
     return msgspec.structs.replace(profile, name=name, probe_s=round(took, 3), notes=tuple(tree.notes))
+
+
+def _download(url: str) -> LinkRate:
+    from skerry.device.download import measure_link  # loads TLS, which nothing else here needs
+
+    return measure_link(url)
 
 
 def _attempt(tree: Tree, what: str, read: Callable[[], Answer], otherwise: Answer) -> Answer:
@@ -163,13 +172,7 @@ def _measure(tree: Tree, profile: DeviceProfile) -> DeviceProfile:
     cpu, gemms = _measure_cpu(tree, profile.cpu, threads, quota)
     storage, fsyncs = _attempt(tree, "fsync", lambda: _measure_storage(tree, profile.storage), (profile.storage, none))
     links = [
-        Measurement(
-            figure=f"links.{index}.measured_bits_per_s",
-            value=link.measured_bits_per_s,
-            unit="bit/s",
-            how="measured",
-            source="download over one connection",
-        )
+        _measured(f"links.{index}.measured_bits_per_s", link.measured_bits_per_s, "download over one connection")
         for index, link in enumerate(profile.links)
         if link.measured_bits_per_s is not None
     ]
@@ -178,8 +181,8 @@ def _measure(tree: Tree, profile: DeviceProfile) -> DeviceProfile:
     )
 
 
-def _measured(figure: str, value: float, unit: str, source: str) -> Measurement:
-    return Measurement(figure=figure, value=value, unit=unit, how="measured", source=source)
+def _measured(figure: str, value: float, source: str) -> Measurement:
+    return Measurement(figure=figure, value=value, unit=unit_of(figure), how="measured", source=source)
 
 
 def _measure_memory(profile: DeviceProfile, threads: int, quota: bool) -> tuple[Memory, list[Measurement]]:
@@ -194,7 +197,7 @@ def _measure_memory(profile: DeviceProfile, threads: int, quota: bool) -> tuple[
         "triad_bytes_per_s": seen.triad_bytes_per_s,
     }
     memory = msgspec.structs.replace(profile.memory, **figures)
-    return memory, [_measured(f"memory.{name}", value, "bytes/s", source) for name, value in figures.items()]
+    return memory, [_measured(f"memory.{name}", value, source) for name, value in figures.items()]
 
 
 def _measure_cpu(tree: Tree, cpu: Cpu, threads: int, quota: bool) -> tuple[Cpu, list[Measurement]]:
@@ -210,7 +213,7 @@ def _measure_cpu(tree: Tree, cpu: Cpu, threads: int, quota: bool) -> tuple[Cpu, 
         if seen is not None:
             cpu = msgspec.structs.replace(cpu, **{figure: seen.ops_per_s})
             source = f"{seen.engine}, square matrices of {seen.side}, {seen.rounds} rounds"
-            measurements.append(_measured(f"cpu.{figure}", seen.ops_per_s, "op/s", source))
+            measurements.append(_measured(f"cpu.{figure}", seen.ops_per_s, source))
     return cpu, measurements
 
 
@@ -232,6 +235,6 @@ def _measure_storage(tree: Tree, storage: Storage) -> tuple[Storage, list[Measur
         tree.note(f"storage: {storage.path} is in memory; its fsync rate says nothing about a disk")
     seen = measure_fsync(Path(storage.path))
     source = f"{seen.writes} writes of 4096 bytes in place, each made durable before the next"
-    figures = {"fsync_per_s": (seen.per_s, "1/s"), "fsync_median_s": (seen.median_s, "s")}
-    known = msgspec.structs.replace(storage, **{name: value for name, (value, _) in figures.items()})
-    return known, [_measured(f"storage.{name}", value, unit, source) for name, (value, unit) in figures.items()]
+    figures = {"fsync_per_s": seen.per_s, "fsync_median_s": seen.median_s}
+    known = msgspec.structs.replace(storage, **figures)
+    return known, [_measured(f"storage.{name}", value, source) for name, value in figures.items()]

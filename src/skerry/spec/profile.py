@@ -24,6 +24,30 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A part of a profile: immutable, by keyword, with no unknown fields."""
 
 
+# The unit by how the name of a field ends; the first that fits counts.
+_UNITS = {
+    "bytes_per_s": "bytes/s", "bits_per_s": "bit/s", "_bytes": "bytes", "_hz": "Hz", "_flops": "op/s", "_ops": "op/s",
+    "_per_s": "1/s", "_s": "s", "_c": "°C", "_j": "J", "_w": "W", "cores": "cores", "_share": "share",
+}  # fmt: skip
+
+
+def unit_of(figure: str) -> str:
+    """The unit of a field, from its name.
+
+    >>> unit_of("memory.bandwidth_bytes_per_s")
+    'bytes/s'
+
+    Raises
+    ------
+    ValueError
+        The name tells no unit.
+    """
+    for ending, unit in _UNITS.items():
+        if figure.endswith(ending):
+            return unit
+    raise ValueError(f"the name {figure!r} tells no unit")
+
+
 class Measurement(Part, frozen=True, kw_only=True):
     """Where one figure of the profile comes from.
 
@@ -34,7 +58,7 @@ class Measurement(Part, frozen=True, kw_only=True):
     value, unit:
         The figure and its unit in words, ``bytes/s``.
     how:
-        ``measured`` on the device itself, ``datasheet`` of its maker, or ``estimate``.
+        ``measured`` on such a device, from the ``datasheet`` of its maker, or an ``estimate``.
     source:
         The method with its settings, or the URL or the name of the datasheet.
     """
