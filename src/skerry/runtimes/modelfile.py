@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,9 @@ def kind_of(path: Path) -> Kind | None:
     if _is_safetensors(head, path.stat().st_size):
         return SAFETENSORS
     if head.lstrip().startswith(b"{"):
-        return NULL if b'"skerry_null"' in head else JSON
+        if b'"skerry_null"' in head:
+            return NULL
+        return JSON if _ends_with_brace(path) else None  # cut off, it may have been anything
     return None
 
 
@@ -138,6 +141,12 @@ def _is_pickle(head: bytes) -> bool:
 def _is_safetensors(head: bytes, size: int) -> bool:
     length = int.from_bytes(head[:8], "little")
     return 2 <= length <= size - 8 and head[8:9] == b"{"
+
+
+def _ends_with_brace(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-min(64, path.stat().st_size), os.SEEK_END)
+        return file.read().rstrip().endswith(b"}")
 
 
 def _kind_of_zip(path: Path) -> Kind:
