@@ -194,7 +194,7 @@ class Signals:
         self._seen = False
 
     def news(self) -> list[str]:
-        """Return what is to be said since the last call. The handler itself must not print: it may interrupt a print."""
+        """Return what is to be said since the last call; the handler must not print, it may interrupt a print."""
         lines, self._news = self._news, []
         return lines
 
