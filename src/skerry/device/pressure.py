@@ -28,7 +28,7 @@ class VitalSigns:
         self._tree = tree or Tree()
         self._sensors = read_sensors(self._tree, read_board(self._tree, []).name)
         self._has_supplies = bool(read_power(self._tree))
-        self._pressure = memory_pressure_file(self._tree)
+        self._stalls = memory_pressure_file(self._tree)
         above = groups(self._tree, "memory")
         self._limiting = above if memory_limits(self._tree, above) else []
         self._ticks = _cpu_ticks(self._tree)
@@ -41,7 +41,7 @@ class VitalSigns:
         supplies = read_power(self._tree) if self._has_supplies else ()
         return Vitals(
             memory_pressure=self._memory_pressure(),
-            memory_used=self._memory_used(),
+            memory_stall=self._memory_stall(),
             hottest_c=None if worst is None else worst.temperature_c,
             limit_c=None if worst is None else worst.limit_c,
             battery_share=emptiest_battery(supplies),
@@ -49,10 +49,10 @@ class VitalSigns:
             cpu_load=self._cpu_load(),
         )
 
-    def _memory_pressure(self) -> float | None:
-        return parse_pressure(self._tree.text(self._pressure, quiet=True) or "") if self._pressure else None
+    def _memory_stall(self) -> float | None:
+        return parse_pressure(self._tree.text(self._stalls, quiet=True) or "") if self._stalls else None
 
-    def _memory_used(self) -> float | None:
+    def _memory_pressure(self) -> float | None:
         """The worst of the machine and of every control group above us: any of them can run out."""
         machine = parse_meminfo(self._tree.text("/proc/meminfo", quiet=True) or "")
         shares = []

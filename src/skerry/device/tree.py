@@ -86,7 +86,7 @@ class Tree:
     def scaled(self, name: str, factor: float) -> float | None:
         """The whole number in a file times ``factor``; quiet, for the many files that a device may lack."""
         value = self.integer(name, quiet=True)
-        return None if value is None else value * factor
+        return None if value is None else round(value * factor, 9)  # without the dust of binary fractions
 
 
 def _natural(name: str) -> tuple[str, int, str]:

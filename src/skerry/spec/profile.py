@@ -351,10 +351,11 @@ class Vitals(Part, frozen=True, kw_only=True):
     Attributes
     ----------
     memory_pressure:
-        Share of the last 10 s in which some task waited for memory (PSI), 0 to 1. Above 0.1 is trouble.
-    memory_used:
-        Share of the usable memory that is taken and cannot be reclaimed at once, 0 to 1. Above 0.9 is trouble; it
-        is there also where the kernel has no PSI (the default on a Raspberry Pi).
+        Share of the usable memory that is taken and cannot be reclaimed at once, 0 to 1: the worst of the machine and
+        of every control group above this process. Above 0.9 is trouble.
+    memory_stall:
+        Share of the last 10 s in which some task waited for memory (PSI), 0 to 1. Above 0.1 is trouble. Some kernels
+        do not tell it (by default, a Raspberry Pi's).
     hottest_c, limit_c:
         Of the sensor closest to its limit, or else the hottest: its temperature and that limit, degrees Celsius.
     battery_share:
@@ -366,7 +367,7 @@ class Vitals(Part, frozen=True, kw_only=True):
     """
 
     memory_pressure: float | None = None
-    memory_used: float | None = None
+    memory_stall: float | None = None
     hottest_c: float | None = None
     limit_c: float | None = None
     battery_share: float | None = None

@@ -6,7 +6,6 @@ stands under ``[figures]`` with how it came to be and from which of the ``[sourc
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from importlib.resources import files
 from typing import Any
@@ -15,8 +14,10 @@ import msgspec
 
 from skerry.spec.errors import DeviceError
 from skerry.spec.profile import DeviceProfile, Measurement, Origin, unit_of
+from skerry.spec.words import did_you_mean
 
-_WHY = "from the catalogue: whether a runtime works is known only on the device"
+_WHY = "only the device itself can tell"
+_NOTE = "from the catalogue: what is not given here was not published, or differs from one such device to the next"
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,7 +77,13 @@ def load_device(name: str) -> DeviceProfile:
     )
     profile = msgspec.convert(contents, DeviceProfile)
     return msgspec.structs.replace(
-        profile, name=entry.title, origin="catalogue", quick=True, system="Linux", measurements=measurements
+        profile,
+        name=entry.title,
+        origin="catalogue",
+        quick=True,
+        system="Linux",
+        measurements=measurements,
+        notes=(_NOTE,),
     )
 
 
@@ -84,8 +91,8 @@ def load_entry(name: str) -> Entry:
     """The file of a device as it is written; raises ``DeviceError`` as ``load_device`` does."""
     names = catalogue()
     if name not in names:
-        near = difflib.get_close_matches(name.lower().replace("_", "-").replace(" ", "-"), names, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else "list them with: skerry probe --list-devices"
+        spelled = name.lower().replace("_", "-").replace(" ", "-")
+        hint = did_you_mean(spelled, names) or "list them with: skerry probe --list-devices"
         raise DeviceError(f"no device {name!r} in the catalogue", expected=", ".join(names), hint=hint)
     return msgspec.convert(tomllib.loads((files(__package__) / f"{name}.toml").read_text("utf-8")), Entry)
 
