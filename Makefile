@@ -31,7 +31,7 @@ demo: $(VENV)/.ready-run  ## watch a real model triage this machine's log (FOR=3
 	$(BIN)/skerry run examples/log-triage --for $(FOR)
 
 test: $(VENV)/.ready-dev  ## run the tests (ARGS='-k engine')
-	$(BIN)/python -m pytest --cov $(ARGS)
+	$(BIN)/python -m pytest --cov=skerry $(ARGS)
 
 soak: $(VENV)/.ready-dev  ## run the long tests (an hour)
 	$(BIN)/python -m pytest -m soak --timeout 0 -s $(ARGS)
@@ -54,13 +54,13 @@ bench-%: $(VENV)/.ready-run  ## run one benchmark, such as bench-engine
 	$(BIN)/python -m bench.$*
 
 bench-docs: $(VENV)/.ready-run  ## write docs/benchmarks.md from bench/results/
-	$(BIN)/python scripts/benchmarks_page.py
+	$(BIN)/python -m scripts.benchmarks_page
 
 docs: $(VENV)/.ready-docs  ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 docs-cli: $(VENV)/.ready-run  ## write docs/cli.md from the command line itself
-	$(BIN)/python scripts/cli_reference.py
+	$(BIN)/python -m scripts.cli_reference
 
 system-deps:  ## install the system's components that tests use (apt, root)
 	@scripts/system_deps.sh

@@ -1,0 +1,60 @@
+"""The page of benchmark results: what stands in ``bench/results/`` becomes tables in ``docs/benchmarks.md``.
+
+Run on purpose, by ``make bench-docs``, after a run whose figures are to be shown.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.report import RESULTS, Row, missing_reasons, read_rows, row_cells
+from scripts.generated_part import renew
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+COMMAND = "make bench-docs"
+HEAD = ("figure", "value", "spread", "unit", "runs", "must", "holds", "peers")
+
+
+def main() -> int:
+    """Write the page; return 1 when there are no results yet."""
+    results = {path.stem: read_rows(path) for path in sorted(RESULTS.glob("*.json"))}
+    if not results:
+        print("no results yet: run `make bench` first", file=sys.stderr)
+        return 1
+    renew(PAGE, "\n\n".join(section(name, rows) for name, rows in results.items()), COMMAND, title="Benchmarks")
+    print(f"written: {PAGE.relative_to(PAGE.parent.parent)} from {', '.join(results)}")
+    return 0
+
+
+def section(name: str, rows: Sequence[Row]) -> str:
+    """Return one benchmark as Markdown: its table, what is missing and why, the machine and the versions."""
+    lines = [line(HEAD), line(["---"] * len(HEAD)), *(line(row_cells(row)) for row in rows)]
+    parts = [f"## {name}", "\n".join(lines)]
+    reasons = missing_reasons(rows)
+    if reasons:
+        parts.append("\n".join(f"- {reason}" for reason in reasons))
+    if rows:
+        parts.append(origin(rows[-1]))
+    return "\n\n".join(parts)
+
+
+def line(cells: Sequence[str]) -> str:
+    """Return one line of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def origin(row: Row) -> str:
+    """Return where and with what a figure was measured, in one sentence."""
+    machine = row.machine
+    memory = machine["memory_bytes"] / 1e9
+    versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())
+    return (
+        f"Measured on {machine['cores']} cores of {machine['cpu']}, {memory:.0f} GB, {machine['system']}, "
+        f"Python {machine['python']}, load {machine['load_before']} before the run; {versions}."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
