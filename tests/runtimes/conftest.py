@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,12 @@ def build_onnx_encoder(path: Path, *, batch: str | None = "batch", external: boo
     onnx.checker.check_model(model)
     onnx.save(model, path, save_as_external_data=external, location=f"{path.name}.data" if external else None)
     return path
+
+
+@pytest.fixture(scope="session")
+def onnx_encoder() -> Callable[..., Path]:
+    """The builder of ONNX encoders: ``(path, batch=…, external=…)``."""
+    return build_onnx_encoder
 
 
 @pytest.fixture(scope="session")

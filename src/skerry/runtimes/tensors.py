@@ -60,7 +60,7 @@ class InputCheck:
             if not isinstance(array, self._array):
                 raise self._wrong(name, f"is a {type(array).__name__}, not a numpy array")
             shape = array.shape
-            if array.dtype != dtype and not (dtype is None and array.dtype.kind in "OUT"):
+            if array.dtype != dtype and not (dtype is None and array.dtype.kind in "OU"):
                 raise self._wrong(name, f"has the dtype {array.dtype}", f"convert it: array.astype({_said(dtype)!r})")
             if len(shape) != rank:
                 raise self._wrong(name, f"has {len(shape)} axes: shape {shape}")
@@ -106,7 +106,8 @@ def made_up_inputs(specs: Iterable[TensorSpec]) -> Iterable[dict[str, Array]]:
         sizes = _made_up_sizes(specs, size)
         yield {
             spec.name: np.zeros(
-                tuple(axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape), dtype=_dtype(spec)
+                tuple(axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape),
+                dtype=_dtype(spec) or np.str_,
             )
             for spec in specs
         }

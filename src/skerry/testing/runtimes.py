@@ -467,7 +467,7 @@ def _require_tensor_error(session: Session, inputs: Mapping[str, Any], names: st
 def _require_described(spec: TensorSpec, array: Array, sizes: dict[str, int]) -> None:
     """Require dtype, rank, fixed sizes and, in ``sizes``, one size for each name of a dynamic axis."""
     found = f"{spec} describes an array of {array.dtype} {array.shape}"
-    _require(array.dtype == spec.dtype or (spec.dtype == "str" and array.dtype.kind in "OUT"), found)
+    _require(array.dtype == spec.dtype or (spec.dtype == "str" and array.dtype.kind in "OU"), found)
     _require(len(array.shape) == len(spec.shape), found)
     for size, real in zip(spec.shape, array.shape, strict=True):
         wanted = size if isinstance(size, int) else sizes.setdefault(size, real)
