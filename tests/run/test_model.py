@@ -206,9 +206,21 @@ class TestShadow:
 
     def test_is_not_asked_when_it_answers_itself(self, loader: Loader) -> None:
         handle = ModelHandle("m", VARIANTS, loader, shadow="best", shadow_share=1.0)
+        handle.swap("best")
         handle.embed(["a"])
         assert len(loader.loaded) == 1
         handle.close()
+
+    def test_is_no_rung_of_the_ladder(self, loader: Loader) -> None:
+        handle = ModelHandle("m", VARIANTS, loader, shadow="best")
+        assert (handle.variant, handle.rung, [variant.name for variant in handle.rungs]) == (
+            "good",
+            0,
+            ["good", "cheap"],
+        )
+        handle.step_to(1)
+        assert handle.variant == "cheap"
+        assert ModelHandle("m", VARIANTS[:1], loader, shadow="best").variant == "best"
 
     def test_never_delays_and_counts_what_it_dropped(self, loader: Loader) -> None:
         gate = threading.Event()
@@ -283,16 +295,23 @@ class TestOpenModels:
 
     def test_models_are_loaded_when_asked_for(self, tmp_path: Path) -> None:
         write_build(tmp_path)
-        models = self.open(tmp_path, shadow="cheap", shadow_share=Share(1.0))
+        models = self.open(tmp_path)
         assert list(models) == ["m"]
         assert models("m").embed(["hello", "b"]).shape == (2, 4)
         assert models.last_rung == 1
-        wait_for(lambda: models.states()["m"].shadow_items == 2)
-        assert models.states()["m"].shadow_agreement == pytest.approx(1.0)
         models.step_to(1)
         assert models.states()["m"].variant == "cheap"
         models.unload()
         models.load()
+        models.close()
+
+    def test_a_shadow_answers_beside(self, tmp_path: Path) -> None:
+        write_build(tmp_path)
+        models = self.open(tmp_path, shadow="cheap", shadow_share=Share(1.0))
+        models("m").embed(["hello", "b"])
+        wait_for(lambda: models.states()["m"].shadow_items == 2)
+        assert models.states()["m"].shadow_agreement == pytest.approx(1.0)
+        assert models.last_rung == 0
         models.close()
 
     def test_not_built(self, tmp_path: Path) -> None:

@@ -48,13 +48,15 @@ class ModelHandle:
     name:
         The model's name in the pipeline file.
     variants:
-        Best first: the rungs of the degrade ladder. The first one answers at the beginning.
+        Best first. Those that are no shadow are the rungs of the degrade ladder; the first of them answers at the
+        beginning.
     load:
         Loads a variant, without warming it up.
     dimension:
         How many numbers a vector has; 0 where only the loaded model knows.
     shadow:
-        The name of a variant that answers a ``shadow_share`` (0 to 1) of the items beside the one in use.
+        The name of a variant that answers a ``shadow_share`` (0 to 1) of the items beside the one in use. It may be
+        swapped in, and is not asked as a shadow then.
 
     Raises
     ------
@@ -81,10 +83,11 @@ class ModelHandle:
         self._lock = threading.Lock()  # guards what follows, for moments only
         self._changing = threading.RLock()  # held while a variant is loaded: one change at a time
         self._tenancy: _Tenancy | None = None
-        self._variant = self.variants[0]
+        self._shadow_variant = None if shadow is None else self._find(shadow)
+        self.rungs = tuple(variant for variant in variants if variant is not self._shadow_variant) or self.variants
+        self._variant = self.rungs[0]
         self._swaps = 0
         self._closed = False
-        self._shadow_variant = None if shadow is None else self._find(shadow)
         self._shadow_share = shadow_share
         self._shadow: Shadow | None = None
         if self._shadow_variant is not None:
@@ -108,8 +111,8 @@ class ModelHandle:
 
     @property
     def rung(self) -> int:
-        """The place of that variant on the ladder; 0 is the best."""
-        return self.variants.index(self._variant)
+        """The place of that variant on the ladder; 0 is the best, or a shadow that was swapped in."""
+        return self.rungs.index(self._variant) if self._variant in self.rungs else 0
 
     @property
     def shadow_dropped(self) -> int:
@@ -168,7 +171,7 @@ class ModelHandle:
 
     def step_to(self, rung: int) -> None:
         """Swap to a rung of the ladder; beyond its ends, to the last or the first. Raises what ``swap`` does."""
-        self.swap(self.variants[min(max(rung, 0), len(self.variants) - 1)].name)
+        self.swap(self.rungs[min(max(rung, 0), len(self.rungs) - 1)].name)
 
     def state(self) -> ModelState:
         """Return which variant answers, and how its shadow agrees."""

@@ -94,7 +94,7 @@ class Models(Mapping[str, ModelHandle]):
     @property
     def last_rung(self) -> int:
         """The lowest rung that any of the models can step to."""
-        return max((len(handle.variants) - 1 for handle in self._handles.values()), default=0)
+        return max((len(handle.rungs) - 1 for handle in self._handles.values()), default=0)
 
     def step_to(self, rung: int) -> None:
         """Let every model step to a rung of its ladder, or to its last; raises what the first swap that fails does."""
