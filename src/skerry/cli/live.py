@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 HISTORY = 240
 """Rates that are kept for the curve: two minutes at two looks a second, and as wide as any terminal."""
 EVENTS = 64
+LAST_EVENTS = 10
+"""Events that are printed again after the view, which takes them with it."""
 WIDE = 108
 """From this width the table has room for every column."""
 RATE_OVER_S = 2.0
@@ -114,7 +116,7 @@ class LiveView:
             return
         self._streams.close()
         live.stop()
-        for line in self._events:
+        for line in list(self._events)[-LAST_EVENTS:]:
             print(line, file=self._stream)
 
     def _note(self, summary: RunSummary) -> float | None:

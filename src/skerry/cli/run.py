@@ -33,7 +33,8 @@ examples:
 output:
   Progress goes to stderr: a live view on a terminal, plain lines elsewhere. The closing table goes to stdout. Where a
   stdout sink writes to stdout, its records are all that comes there, the live view is left to a terminal on stderr
-  alone, and the closing table goes to stderr; with --json, the JSON object is the last line of stdout.
+  alone, and the closing table goes to stderr. With --json, stdout is one JSON object on one line and nothing else; a
+  stdout sink's records come before it, so it is always the last line.
 
 signals:
   The first Ctrl-C or SIGTERM ends reading and finishes what is queued (`drain` in the pipeline file limits how long).
@@ -95,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
     engine = assemble(project, log=log)
     signals = Signals(engine.stop)
     with contextlib.ExitStack() as stack:
+        if args.json and not records_on_stdout:
+            stack.enter_context(stdout_to_stderr())
         server = _metrics(args, project, engine.summary)
         if server is not None:
             stack.callback(server.close)
@@ -158,6 +161,20 @@ def _metrics(args: argparse.Namespace, project: Project, summary: Callable[[], R
     address = Address(text="", scheme="http+listen", host=args.metrics_address)
     refuse_plain_text(address, project.pipeline.insecure, where="--metrics-address")
     return MetricsServer(summary, address=args.metrics_address, port=args.metrics_port)
+
+
+@contextlib.contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send whatever is written to stdout to stderr, that of C code and of child processes too."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _watched(

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import itertools
 import math
 import re
 from typing import Any
@@ -94,11 +96,11 @@ class TypeSchemas:
 
 
 def key_notes(kind: type[Any]) -> dict[str, str]:
-    """Return what a class's docstring says of each key, from the entries of its numpy-style sections.
+    """Return what a class says of each key: in the numpy-style sections of its docstring, or right after the key.
 
     An entry such as ``on, off:`` explains both.
     """
-    notes: dict[str, str] = {}
+    notes = _attribute_notes(kind)
     names: list[str] = []
     for line in inspect.cleandoc(kind.__doc__ or "").splitlines():
         entry = re.fullmatch(r"(\w+(?:, \w+)*):", line)
@@ -110,6 +112,21 @@ def key_notes(kind: type[Any]) -> dict[str, str]:
         elif line.strip():
             names = []
     return {name: note.replace("``", "`") for name, note in notes.items()}
+
+
+def _attribute_notes(kind: type[Any]) -> dict[str, str]:
+    """Return the texts that stand right after the keys of a class; none where its source is not to be had."""
+    try:
+        body = ast.parse(inspect.cleandoc(inspect.getsource(kind))).body[0]
+    except (OSError, SyntaxError):
+        return {}
+    notes = {}
+    for key, after in itertools.pairwise(body.body if isinstance(body, ast.ClassDef) else []):
+        if not isinstance(key, ast.AnnAssign) or not isinstance(key.target, ast.Name):
+            continue
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
+            notes[key.target.id] = " ".join(after.value.value.split())
+    return notes
 
 
 def plain_value(value: Any) -> Any:

@@ -251,7 +251,7 @@ def _nvidia_smi(tree: Tree) -> list[tuple[str | None, int | None]]:
 def _smi_line(line: str) -> tuple[str | None, int | None]:
     name, _, mebibytes = line.rpartition(",")
     amount = mebibytes.strip()
-    return name.strip() or None, int(amount) << 20 if amount.isdecimal() else None
+    return name.strip() or None, int(amount) << 20 if amount.isdecimal() and len(amount) < 10 else None
 
 
 def _jetson(tree: Tree) -> list[Sighting]:

@@ -63,10 +63,14 @@ def parse_cpu_list(text: str) -> frozenset[int]:
 def processors(tree: Tree) -> list[dict[str, str]]:
     """The blocks of ``/proc/cpuinfo`` that are processors."""
     blocks = parse_cpuinfo(tree.text("/proc/cpuinfo") or "")
-    found = [block for block in blocks if block.get("processor", "").isdigit()]
+    found = [block for block in blocks if _is_number(block.get("processor", ""))]
     if not found:
         tree.note("/proc/cpuinfo: no processor in it, so the processor and its instruction sets are unknown")
     return found
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10
 
 
 def isa(cpus: list[dict[str, str]]) -> tuple[str, ...]:
@@ -176,7 +180,7 @@ def last_level_cache_bytes(tree: Tree) -> int | None:
 
 def _kilobytes(text: str | None) -> int | None:
     """Read sysfs' cache sizes: ``1024K``."""
-    if text is None or not text.endswith("K") or not text[:-1].isdigit():
+    if text is None or not text.endswith("K") or not _is_number(text[:-1]):
         return None
     return int(text[:-1]) * 1024
 

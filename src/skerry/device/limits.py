@@ -87,9 +87,9 @@ def _quota_v2(tree: Tree, group: Group) -> float | None:
     text = tree.text(path)
     if text is None or text.split()[0] == "max":
         return None
-    parts = text.split()
-    if len(parts) == 2 and parts[0].isdecimal() and parts[1].isdecimal() and int(parts[0]) and int(parts[1]):
-        return int(parts[0]) / int(parts[1])
+    found = re.fullmatch(r"(\d{1,18}) (\d{1,18})", text)
+    if found and int(found[1]) and int(found[2]):
+        return int(found[1]) / int(found[2])
     tree.note(f"{path}: not a quota and a period: {text[:40]!r}")
     return None
 
@@ -146,7 +146,7 @@ def _working_set(tree: Tree, folder: str, usage: str, reclaimable: str) -> int |
 
 def _statistic(text: str | None, name: str) -> int | None:
     """The number in the line ``name <number>``."""
-    found = re.search(rf"^{name} (\d+)$", text or "", re.MULTILINE)
+    found = re.search(rf"^{name} (\d{{1,20}})$", text or "", re.MULTILINE)
     return int(found[1]) if found else None
 
 
@@ -156,7 +156,7 @@ def parse_meminfo(text: str) -> dict[str, int]:
     >>> parse_meminfo("MemTotal:  2 kB")
     {'MemTotal': 2048}
     """
-    lines = re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)
+    lines = re.findall(r"^(\w+):\s+(\d{1,18}) kB$", text, re.MULTILINE)
     return {name: int(amount) * 1024 for name, amount in lines}
 
 
@@ -166,7 +166,7 @@ def parse_pressure(text: str) -> float | None:
     >>> parse_pressure("some avg10=25.00 avg60=0.00 avg300=0.00 total=0")
     0.25
     """
-    found = re.search(r"^some avg10=(\d+(?:\.\d+)?)\b", text, re.MULTILINE)
+    found = re.search(r"^some avg10=(\d{1,9}(?:\.\d{1,9})?)\b", text, re.MULTILINE)
     return min(1.0, float(found[1]) / 100.0) if found else None
 
 

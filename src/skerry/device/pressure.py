@@ -77,7 +77,7 @@ class VitalSigns:
 def _cpu_ticks(tree: Tree) -> tuple[int, int] | None:
     """Busy and total ticks of all cores since boot: the first line of ``/proc/stat``; waiting for disks is idle."""
     first = (tree.text("/proc/stat", quiet=True) or "").partition("\n")[0].split()
-    numbers = [int(field) for field in first[1:9] if field.isdecimal()]
+    numbers = [int(field) for field in first[1:9] if field.isdecimal() and len(field) < 19]
     if first[:1] != ["cpu"] or len(numbers) < 5:
         return None
     return sum(numbers) - numbers[3] - numbers[4], sum(numbers)

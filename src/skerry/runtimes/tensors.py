@@ -107,7 +107,7 @@ def made_up_inputs(specs: Iterable[TensorSpec]) -> Iterable[dict[str, Array]]:
         yield {
             spec.name: np.zeros(
                 tuple(axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape),
-                dtype=_dtype(spec) or np.str_,
+                dtype=np.str_ if spec.dtype == TEXT else _dtype(spec),
             )
             for spec in specs
         }

@@ -29,8 +29,9 @@ def connect(
 ) -> Graph:
     """Connect nodes by their ``after``; by default a stage follows the one above it, the first takes every source.
 
-    A sink without ``after`` takes every source and stage that nothing else takes. ``place`` tells where in the file an
-    id stands. Raises ``GraphError`` for an unknown name, a cycle, a node that leads nowhere and one that is taken twice.
+    A sink without ``after`` takes every source and stage that nothing else takes. ``place`` tells where an
+    id stands in the file. Raises ``GraphError`` for an unknown name, a cycle, a node that leads nowhere and one that
+    is taken twice.
     """
     takes: dict[str, tuple[str, ...]] = dict.fromkeys(sources, ())
     previous = tuple(sources)

@@ -58,12 +58,14 @@ class Model(Strict, frozen=True, kw_only=True):
 class Ladder(Strict, frozen=True, kw_only=True):
     """When to step down to a cheaper variant and up again.
 
-    A signal over its ``down`` limit for ``patience`` steps down; all below ``up_share`` of the limits for ``recovery``
-    steps up. The gap between the two and the waiting times keep it from flapping.
+    A signal beyond its limit for ``patience`` steps down; all of them within ``up_share`` of their limits for
+    ``recovery`` steps up. The gap between the two, and the waiting times, keep it from flapping. ``battery`` counts
+    only while the machine runs on it.
     """
 
     missed_deadlines: Share = Share(0.05)
-    memory_pressure: Share = Share(0.90)
+    memory_used: Share = Share(0.90)
+    memory_pressure: Share = Share(0.10)
     temperature: Temperature = Temperature(80.0)
     battery: Share = Share(0.20)
     up_share: Share = Share(0.80)
@@ -108,11 +110,12 @@ class Endpoint(Strict, frozen=True, kw_only=True):
     queue: Queue | None = None
     fields: list[str] | None = None
     on_error: OnError = "retry"
-    retries: int = 3
+    retries: int | None = None
+    """How often a batch is tried again; ``null`` for as long as its queue has room."""
     restarts: int | None = None
     """How often it is brought up again after breaking; ``null`` for as long as the run lasts."""
     within: Duration | None = None
-    """How long it may take to come up at the start; ``null`` for as long as it takes."""
+    """How long a source may take to come up at the start; ``null`` for as long as it takes."""
 
 
 class StageEntry(Strict, frozen=True, kw_only=True):
@@ -138,7 +141,7 @@ class EndpointEntry(Strict, frozen=True, kw_only=True):
 class Pipeline(Strict, frozen=True, kw_only=True):
     """A whole pipeline file.
 
-    ``source`` or ``sources``, ``stages`` and ``sinks`` are raw here;
+    ``deadline`` counts from the reading of an item. ``source`` or ``sources``, ``stages`` and ``sinks`` are raw here;
     :mod:`skerry.spec.reading` turns them into entries.
     """
 
@@ -155,5 +158,8 @@ class Pipeline(Strict, frozen=True, kw_only=True):
     ladder: Ladder | None = None
     duty: Duty | None = None
     drain: Duration = Duration(10.0)
+    """How long the work that is left at shutdown may take."""
+    sync: Duration = Duration(0.5)
+    """How long a written answer may wait to be made durable: what a power cut can undo (it is then done again)."""
     timing: Literal["every", "sampled"] = "every"
     insecure: bool = False

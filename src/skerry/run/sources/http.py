@@ -155,8 +155,8 @@ class HttpSource:
             settings |= {"ssl_ca_certs": str(home / options.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
         config = uvicorn.Config(
             self._answer, lifespan="off", ws="none", loop="asyncio", interface="asgi3", log_config=None,
-            access_log=False, log_level="error", server_header=False, proxy_headers=False, limit_concurrency=options.connections,
-            timeout_graceful_shutdown=1, **settings,
+            access_log=False, log_level="error", server_header=False, proxy_headers=False,
+            limit_concurrency=options.connections,            timeout_graceful_shutdown=1, **settings,
         )  # fmt: skip
         try:
             config.load()

@@ -36,7 +36,7 @@ class MemoryChannel:
     """
 
     def __init__(self) -> None:
-        self._items: list[Fields] = msgspec.field(default_factory=list)
+        self._items: list[Fields] = []
         self._ended = False
         self._changed = threading.Condition()
 

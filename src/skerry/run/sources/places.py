@@ -21,6 +21,8 @@ import msgspec
 from skerry.spec.address import is_loopback, parse_address, refuse_plain_text
 from skerry.spec.errors import DependencyError, SourceUnavailableError, SpecError
 
+BUFFER = 256 * 1024
+"""Bytes read ahead: a line costs no call into the decompressor or the network."""
 PLAIN_TEXT = ("ftp://",)
 """Schemes of fsspec that travel in plain text, beside http."""
 
@@ -38,7 +40,8 @@ class Place(msgspec.Struct, frozen=True):
         """
         raw = self.open_raw()
         try:
-            return _decompressed(raw, Path(self.name).suffix.lower())
+            stream = _decompressed(raw, Path(self.name).suffix.lower())
+            return stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast(Any, stream), BUFFER)
         except BaseException:
             raw.close()
             raise

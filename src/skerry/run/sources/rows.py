@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 
@@ -81,7 +80,7 @@ class TextLines(Iterator["str | None"]):
         """Bytes read so far."""
         self.size = 0
         """Bytes of the last line."""
-        self._stream = io.BufferedReader(cast(io.RawIOBase, stream), 1 << 18)
+        self._stream = stream
         self._max_row = max_row
 
     def skip_to(self, offset: int) -> None:

@@ -1,0 +1,371 @@
+"""A chain: stages that one thread calls one after the other, and what happens to their answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from skerry.run.histogram import bin_of
+from skerry.run.lineage import Copies
+from skerry.run.tally import Ledger, NodeTally
+from skerry.spec.errors import StageError
+from skerry.spec.pipeline import OnError
+from skerry.spec.ports import Stop
+from skerry.spec.record import HELD, Emission, Fate, Merged, Outcome, Record
+
+Push = Callable[[Record], object]
+_clock = time.monotonic_ns
+_NEVER = (1 << 63) - 1
+_SAMPLED = 16  # with sampled timing, one record of so many is timed
+_FIRST_PAUSE_S = 0.05  # before the first retry; doubled for each one after
+_LONGEST_PAUSE_S = 2.0
+_REOPEN_AFTER = 8  # failures in a row after which a stage is opened anew
+
+
+class Refused(Exception):  # noqa: N818 -- no error: it carries the end of a record out of a stage's own code
+    """Raised inside the engine for a record that may not go on: its fate and why."""
+
+    def __init__(self, fate: Fate, reason: str) -> None:
+        self.fate = fate
+        self.reason = reason
+
+
+class Host(Protocol):
+    """What a chain needs of the engine around it."""
+
+    @property
+    def stopping(self) -> Stop:
+        """Set when the run is to end."""
+
+    def dead_letter(self, record: Record, node: str, error: BaseException) -> None:
+        """Hand a failed record to the dead letter sink."""
+
+    def fail(self, error: BaseException) -> None:
+        """End the whole run with an error."""
+
+    def complain(self, node: str, error: BaseException) -> None:
+        """Say that something went wrong which no single record is to blame for."""
+
+    def reopen(self, step: Step) -> None:
+        """Open a stage anew after it failed many times in a row."""
+
+
+class Step:
+    """One stage in one thread: how to call it, what to do when it fails, and its tally."""
+
+    __slots__ = (
+        "batch",
+        "close",
+        "id",
+        "on_error",
+        "process",
+        "process_batch",
+        "restarts",
+        "retries",
+        "stage",
+        "tally",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        process: Callable[[Record], Outcome],
+        *,
+        on_error: OnError = "drop",
+        retries: int = 3,
+        process_batch: Callable[[Sequence[Record]], Sequence[Outcome | Exception]] | None = None,
+        batch: int = 1,
+        stage: Any = None,
+    ) -> None:
+        self.id = name
+        self.process = process
+        self.process_batch = process_batch
+        self.batch = batch
+        self.on_error: OnError = on_error
+        self.retries = retries
+        self.stage = stage
+        self.tally = NodeTally()
+        self.restarts = 0
+
+
+class Chain:
+    """Runs records through its steps, depth first, and hands what is left to ``deliver``.
+
+    Only what differs from "one in, one out" is counted per stage; see :class:`NodeTally`. ``delivered`` is counted
+    separately at the end, so that a record that the steps lost or invented breaks the balance.
+    """
+
+    def __init__(
+        self, steps: Sequence[Step], deliver: Push, ledger: Ledger, host: Host, *, sampled: bool = False
+    ) -> None:
+        self.steps = tuple(steps)
+        self.entered = 0
+        self.delivered = 0
+        self._calls = tuple((step.process, step.tally.bins, step) for step in steps)
+        self._deliver = deliver
+        self._ledger = ledger
+        self._host = host
+        self.push: Push = self._push_sampled if sampled else self.push_timed
+
+    def push_timed(self, record: Record) -> None:
+        """Run one record through every step, timing each."""
+        self.entered += 1
+        deadline = record.deadline_ns or _NEVER
+        begin = _clock()
+        index = 0
+        for process, bins, step in self._calls:
+            if begin > deadline:
+                self._lose(step, record, Fate.EXPIRED, "deadline")
+                return
+            try:
+                answer = process(record)
+            except Exception as error:  # noqa: BLE001 -- whatever a stage raises is its on_error policy's business
+                answer = self._handle(step, record, error)
+                if answer is _ENDED:
+                    return
+            end = _clock()
+            # The rule of histogram.bin_of, spelled out: a call would cost as much as a no-op stage.
+            elapsed = (end - begin) | 8
+            size = elapsed.bit_length()
+            bins[(size << 3) | ((elapsed >> (size - 4)) & 7)] += 1
+            begin = end
+            index += 1
+            if answer is record:
+                continue
+            if answer.__class__ is Record:
+                record = answer
+                continue
+            self._branch(index, step, record, answer)
+            return
+        self._finish(record, begin, deadline)
+
+    def _push_sampled(self, record: Record) -> None:
+        """Run one record through every step, timing one in sixteen."""
+        if not self.entered % _SAMPLED:
+            self.push_timed(record)
+            return
+        self.entered += 1
+        self._travel(record, 0)
+
+    def _travel(self, record: Record, start: int) -> None:
+        """Run a record through the steps from ``start`` on, untimed."""
+        calls = self._calls
+        for index in range(start, len(calls)):
+            process, _, step = calls[index]
+            if record.deadline_ns and _clock() > record.deadline_ns:
+                self._lose(step, record, Fate.EXPIRED, "deadline")
+                return
+            try:
+                answer = process(record)
+            except Exception as error:  # noqa: BLE001 -- whatever a stage raises is its on_error policy's business
+                answer = self._handle(step, record, error)
+                if answer is _ENDED:
+                    return
+            if answer is record:
+                continue
+            if answer.__class__ is Record:
+                record = answer
+                continue
+            self._branch(index + 1, step, record, answer)
+            return
+        self.delivered += 1
+        self._deliver(record)
+
+    def _finish(self, record: Record, now: int, deadline: int) -> None:
+        if now > deadline and self.steps:
+            self._lose(self.steps[-1], record, Fate.EXPIRED, "deadline")
+            return
+        self.delivered += 1
+        self._deliver(record)
+
+    def push_batch(self, records: Sequence[Record]) -> None:
+        """Run records through a first step that takes several at once, then each through the rest."""
+        step = self.steps[0]
+        process_batch = step.process_batch
+        if process_batch is None:
+            for record in records:
+                self.push(record)
+            return
+        self.entered += len(records)
+        alive = [record for record in records if not self._expired(step, record)]
+        if not alive:
+            return
+        begin = _clock()
+        try:
+            answers = process_batch(alive)
+            if len(answers) != len(alive):
+                raise StageError(f"{step.id} answered {len(answers)} times for {len(alive)} records")
+        except Exception:  # noqa: BLE001 -- one record may have spoilt the batch: each is tried alone, under its policy
+            answers = [self._alone(step, record) for record in alive]
+        answered = sum(1 for answer in answers if not isinstance(answer, Exception))
+        step.tally.bins[bin_of((_clock() - begin) // len(alive))] += answered
+        for record, answer in zip(alive, answers, strict=True):
+            self._go_on(step, record, answer)
+
+    def _expired(self, step: Step, record: Record) -> bool:
+        if record.deadline_ns and _clock() > record.deadline_ns:
+            self._lose(step, record, Fate.EXPIRED, "deadline")
+            return True
+        return False
+
+    def _alone(self, step: Step, record: Record) -> Outcome | Exception:
+        try:
+            return step.process(record)
+        except Exception as error:  # noqa: BLE001 -- handled by the record's policy in _go_on
+            return error
+
+    def _go_on(self, step: Step, record: Record, answer: Any) -> None:
+        """Take one answer of the first step on through the rest."""
+        if isinstance(answer, Exception):
+            answer = self._handle(step, record, answer)
+            if answer is _ENDED:
+                return
+        if answer.__class__ is Record:
+            self._travel(answer, 1)
+        else:
+            self._branch(1, step, record, answer)
+
+    def emit_due(self, index: int, due: Callable[[], Sequence[Emission]]) -> None:
+        """Send on what the step at ``index`` sends by itself, from a tick or a flush."""
+        step = self.steps[index]
+        try:
+            emissions = due()
+        except Exception as error:  # noqa: BLE001 -- whatever a stage raises is its on_error policy's business
+            self._host.complain(step.id, error)
+            if step.on_error == "stop":
+                self._host.fail(_stopping(step, error))
+            return
+        for emission in emissions:
+            self._send(index + 1, step, emission)
+
+    def _branch(self, following: int, step: Step, record: Record, answer: Outcome) -> None:
+        """Deal with an answer that is not simply one record."""
+        if answer is None:
+            self._lose(step, record, Fate.FILTERED, "filtered")
+        elif answer is HELD:
+            step.tally.held += 1
+            self._ledger.hold(record)
+        elif isinstance(answer, Merged):
+            step.tally.held += 1
+            self._ledger.hold(record)
+            self._send(following, step, answer)
+        elif isinstance(answer, list):
+            self._spread(following, step, record, answer)
+        else:
+            self._handle(step, record, StageError(f"{step.id} answered a {type(answer).__name__}, which is no record"))
+
+    def _spread(self, following: int, step: Step, record: Record, answers: list[Emission]) -> None:
+        """Send several records on: the first one goes on as the one that came in, the others are emitted."""
+        if not answers:
+            self._lose(step, record, Fate.FILTERED, "filtered")
+            return
+        if any(isinstance(answer, Merged) for answer in answers):
+            step.tally.held += 1
+            self._ledger.hold(record)
+            for answer in answers:
+                self._send(following, step, answer)
+            return
+        first, *others = answers
+        for other in others:
+            self._send(following, step, other)
+        assert isinstance(first, Record)
+        if first.position is not record.position or first.lineage is not record.lineage:
+            first = record.with_fields(first.fields)
+        self._travel(first, following)
+
+    def _send(self, following: int, step: Step, emission: Emission) -> None:
+        """Send on a record that no record of its own came in for."""
+        tally = step.tally
+        if isinstance(emission, Merged) and emission.items > 0:
+            merged = min(emission.items, tally.held)
+            if merged:
+                tally.held -= merged
+                if merged > 1:
+                    tally.lose(Fate.ABSORBED, "merged", merged - 1)
+            else:
+                tally.emitted += 1
+            self._ledger.merge(merged)
+        else:
+            tally.emitted += 1
+            self._ledger.merge(0)
+        record = emission.record if isinstance(emission, Merged) else emission
+        if record.lineage is not None or record.position is not None:
+            # It stands for others, whose own ends are counted already.
+            record = Record(record.fields, record.source, 0, record.read_ns, record.deadline_ns, record.size)
+        self._travel(record, following)
+
+    def settle_held(self) -> None:
+        """At the end, count what stages still hold as absorbed."""
+        for step in self.steps:
+            if step.tally.held:
+                step.tally.lose(Fate.ABSORBED, "still held at the end", step.tally.held)
+                step.tally.held = 0
+
+    def _lose(self, step: Step, record: Record, fate: Fate, reason: str) -> None:
+        step.tally.lose(fate, reason)
+        self._ledger.settle(record, fate)
+
+    def _handle(self, step: Step, record: Record, error: Exception) -> Any:
+        """Follow the step's policy for a failure; return its late answer, or ``_ENDED``."""
+        if isinstance(error, Refused):
+            self._lose(step, record, error.fate, error.reason)
+            return _ENDED
+        if step.on_error == "retry":
+            answer = self._retry(step, record)
+            if not isinstance(answer, Exception):
+                return answer
+            error = answer
+        self._lose(step, record, Fate.FAILED, type(error).__name__)
+        if step.on_error == "dead_letter":
+            self._host.dead_letter(record, step.id, error)
+        elif step.on_error == "stop":
+            self._host.fail(_stopping(step, error))
+        if step.tally.failed_in_a_row() >= _REOPEN_AFTER:
+            step.tally.streak = 0
+            self._host.reopen(step)
+        return _ENDED
+
+    def _retry(self, step: Step, record: Record) -> Outcome | Exception:
+        """Try again with growing pauses; return the answer, or the last error."""
+        answer: Outcome | Exception = StageError(f"{step.id} was not tried again: the run ends")
+        pause = _FIRST_PAUSE_S
+        for _ in range(step.retries):
+            if self._host.stopping.wait(pause):
+                pause = 0.0
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+            if record.deadline_ns and _clock() > record.deadline_ns:
+                return answer
+            answer = self._alone(step, record)
+            if not isinstance(answer, Exception):
+                return answer
+        return answer
+
+
+def _stopping(step: Step, error: Exception) -> StageError:
+    """Wrap what a stage raised, saying which stage it was."""
+    if isinstance(error, StageError) and error.where:
+        return error
+    return StageError(f"the stage failed: {type(error).__name__}: {error}", where=step.id, expected="an answer")
+
+
+class FanOut:
+    """Sends copies of a record to several branches; every copy has a mapping of its own with the same values."""
+
+    def __init__(self, branches: Sequence[Push]) -> None:
+        self._branches = tuple(branches)
+
+    def __call__(self, record: Record) -> None:
+        """Send a record to every branch."""
+        lineage = record.lineage
+        if lineage is None:
+            lineage = Copies(len(self._branches))
+        else:
+            lineage.add(len(self._branches) - 1)
+        copies = [record.copy(lineage) for _ in self._branches]
+        for branch, copy in zip(self._branches, copies, strict=True):
+            branch(copy)
+
+
+_ENDED = object()
+"""In the place of an answer: the record met its fate already."""

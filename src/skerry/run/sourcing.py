@@ -1,0 +1,155 @@
+"""Sourcing: the thread that runs one source, brings it up again when it breaks, and numbers its items."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from skerry.run.progress import Progress
+from skerry.spec.errors import SkerryError, SourceError, SourceUnavailableError
+from skerry.spec.pipeline import Endpoint
+from skerry.spec.ports import Context, Fields, Source, Stop
+from skerry.spec.record import Record
+
+Offer = Callable[[Record, bool], bool]
+"""Takes a record (and whether it may wait for room); tells whether it was accepted."""
+
+_FIRST_PAUSE_S = 0.1  # before a source is brought up again; doubled each time it breaks soon after
+_LONGEST_PAUSE_S = 30.0
+_STABLE_S = 10.0  # a source that ran this long starts again with the shortest pause
+_clock = time.monotonic_ns
+
+
+class SourceHost(Protocol):
+    """What a source's thread needs of the engine around it."""
+
+    @property
+    def stopping(self) -> Stop:
+        """Set when the run is to end."""
+
+    def fail(self, error: BaseException) -> None:
+        """End the whole run with an error."""
+
+    def admit(self) -> bool:
+        """Wait while the pipeline sleeps; tell whether one more item may come in."""
+
+
+class SourceWorker:
+    """Runs one source until it has no more, the run ends, or it cannot be brought up again."""
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        settings: Endpoint,
+        context: Context,
+        progress: Progress,
+        host: SourceHost,
+        deadline_ns: int,
+    ) -> None:
+        self.id = name
+        self.accepted = 0
+        self.restarts = 0
+        self.came_up = False
+        self.state = "waiting"
+        self.error: SkerryError | None = None
+        self._source = source
+        self._settings = settings
+        self._context = context
+        self._progress = progress
+        self._host = host
+        self._deadline_ns = deadline_ns
+        self._position = progress.position()
+        self._sequence = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def run(self, offer: Offer) -> None:
+        """Feed ``offer`` with the source's items."""
+        stop = self._host.stopping
+        begin, pause = time.monotonic(), _FIRST_PAUSE_S
+        emit = self._emitter(offer)
+        while not stop.is_set():
+            came_up = time.monotonic()
+            error = self._once(emit)
+            if error is None or stop.is_set():
+                break
+            self.error = error
+            self.state = "waiting"
+            if self._is_over(error, begin):
+                self.state = "failed"
+                self._host.fail(error)
+                return
+            if time.monotonic() - came_up > _STABLE_S:
+                pause = _FIRST_PAUSE_S
+            self._context.log.warning("%s, trying again in %.1f s: %s", self.id, pause, error)
+            self.restarts += 1
+            stop.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        self.state = "done"
+
+    def _once(self, emit: Callable[..., bool]) -> SkerryError | None:
+        """Open, run and close the source once; return what broke it."""
+        try:
+            self._source.open(self._context, self._position)
+            self.came_up, self.state, self.error = True, "running", None
+            self._source.run(emit, self._host.stopping)
+        except SkerryError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 -- a source may be a third party's; it is brought up again
+            return SourceError(f"the source broke: {type(error).__name__}: {error}", where=self.id)
+        finally:
+            self._source.close()
+        return None
+
+    def _is_over(self, error: SkerryError, begin: float) -> bool:
+        """Tell whether to give the source up: it is wrong as written, or it had its time or number of tries."""
+        if not isinstance(error, SourceError):
+            return True
+        within, limit = self._settings.within, self._settings.restarts
+        if not self.came_up and within is not None and time.monotonic() - begin > float(within):
+            return True
+        return limit is not None and self.restarts >= limit
+
+    def _emitter(self, offer: Offer) -> Callable[..., bool]:
+        """Return the function that the source calls for each item."""
+        host, name, deadline, sequence, lock = self._host, self.id, self._deadline_ns, self._sequence, self._lock
+        admit = host.admit
+
+        def emit(fields: Fields, /, *, size: int = 0, position: Any = None, wait: bool = True) -> bool:
+            if not admit():
+                return False
+            now = _clock()
+            number = next(sequence)
+            record = Record(fields, name, number, now, now + deadline if deadline else 0, size, position)
+            with lock:
+                self.accepted += 1
+            if offer(record, wait):
+                if position is not None:
+                    self._position = position
+                return True
+            with lock:
+                self.accepted -= 1
+            if position is not None:
+                self._progress.settle(number, None)  # its number is not used again
+            return False
+
+        return emit
+
+    def commit(self, position: Any) -> None:
+        """Tell the source up to where everything is settled."""
+        if self.state != "running":
+            return
+        try:
+            self._source.commit(position)
+        except Exception as error:  # noqa: BLE001 -- a source may be a third party's; its run goes on
+            self._context.log.warning("%s could not commit its position: %s", self.id, error)
+
+    def never_came_up(self) -> SourceUnavailableError | None:
+        """Return the error of a source that the run ended without."""
+        if self.came_up or self.error is None:
+            return None
+        message = f"the source never came up: {self.error.message}"
+        return SourceUnavailableError(message, where=self.id, expected=self.error.expected, hint=self.error.hint)

@@ -1,0 +1,1 @@
+"""Contract suites for plugins, the built-in ones and those of third parties."""
