@@ -10,6 +10,7 @@ import inspect
 import itertools
 import math
 import re
+import textwrap
 from typing import Any
 
 import msgspec
@@ -117,7 +118,7 @@ def key_notes(kind: type[Any]) -> dict[str, str]:
 def _attribute_notes(kind: type[Any]) -> dict[str, str]:
     """Return the texts that stand right after the keys of a class; none where its source is not to be had."""
     try:
-        body = ast.parse(inspect.cleandoc(inspect.getsource(kind))).body[0]
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     except (OSError, SyntaxError):
         return {}
     notes = {}
