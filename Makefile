@@ -20,8 +20,9 @@ help:  ## list the targets
 
 # What is installed is remembered by a stamp, so that only a change of these files installs again.
 $(VENV)/.ready-%: pyproject.toml constraints.txt scripts/install.py
-	@"$(or $(PYTHON),false)" -c '$(NEW_ENOUGH)' 2>/dev/null || { \
-		echo "make: Python 3.11 or newer is needed; python3 here is $$(python3 --version 2>&1 || echo missing)." >&2; \
+	@"$(or $(PYTHON),python3)" -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+		found="$$("$(or $(PYTHON),python3)" --version 2>/dev/null || echo missing)"; \
+		echo "make: Python 3.11 or newer is needed; $(or $(PYTHON),python3) here is: $$found." >&2; \
 		echo "      Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@"$(PYTHON)" scripts/install.py $(VENV) $(filter-out run,$(subst -, ,$*))
 	@touch $@
