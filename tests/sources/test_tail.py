@@ -427,7 +427,10 @@ class TestAnyStream:
         for _, _, end in got[:-1]:
             assert stream[end - 1 : end] == b"\n"
 
-    @given(st.lists(st.one_of(PIECES, st.sampled_from(["rename", "look"])), max_size=40), st.integers(1, 12))
+    @given(
+        actions=st.lists(st.one_of(PIECES, st.sampled_from(["rename", "look"])), max_size=40),
+        max_line=st.integers(1, 12),
+    )
     def test_any_bytes_and_renames_at_any_point_give_the_same_lines(
         self, actions: list[bytes | str], max_line: int, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
