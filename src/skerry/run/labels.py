@@ -59,7 +59,7 @@ def read_labels(path: Path) -> tuple[Label, ...]:
 
 def _problem(error: Any) -> str:
     problem = str(error.problem or error.context or "it is no YAML")
-    return problem.split(" with original value")[0]
+    return problem.partition(" with original value")[0]
 
 
 def labels_of(tree: Any, *, where: str = "") -> tuple[Label, ...]:
@@ -118,7 +118,7 @@ def _full_label(name: str, content: Mapping[Any, Any], place: str) -> Label:
         if key not in _KEYS:
             raise LabelsError(
                 f"unknown key {key!r} in the label {name!r}",
-                where=_place(place.split(":")[0], content, key) if hasattr(content, "lc") else place,
+                where=_place(place.partition(":")[0], content, key) if hasattr(content, "lc") else place,
                 expected=" or ".join(_KEYS),
                 hint=did_you_mean(str(key), _KEYS),
             )
@@ -139,7 +139,7 @@ def _texts(value: Any, place: str, noun: str) -> tuple[str, ...]:
         if not isinstance(item, str) or not item.strip():
             raise LabelsError(
                 f"{noun} holds {item!r}",
-                where=_place(place.split(":")[0], items, index) if hasattr(items, "lc") else place,
+                where=_place(place.partition(":")[0], items, index) if hasattr(items, "lc") else place,
                 expected="text; quote what YAML reads as a number or a date",
             )
     return tuple(str(item) for item in items)

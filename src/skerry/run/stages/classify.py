@@ -301,6 +301,8 @@ def _prototypes(described: Sequence[Array], shown: Sequence[Array], weight: floa
 
 
 def _prototype(words: Array, examples: Array, weight: float) -> Array:
+    import numpy as np
+
     from skerry.run.pooling import normalized
 
     if not len(examples):
@@ -310,7 +312,7 @@ def _prototype(words: Array, examples: Array, weight: float) -> Array:
     else:
         both = normalized(words.mean(axis=0)[None])[0], normalized(examples.mean(axis=0)[None])[0]
         mixed = (1 - weight) * both[0] + weight * both[1]
-    return normalized(mixed[None])[0]
+    return np.asarray(normalized(mixed[None])[0])
 
 
 def _left_out_temperature(described: Sequence[Array], shown: Sequence[Array], weight: float) -> float:
