@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from skerry.runtimes.memory import resident_bytes
+from skerry.runtimes.memory import give_back_free_memory, resident_bytes
 from skerry.runtimes.modelfile import require_kind
 from skerry.runtimes.tensors import TEXT, InputCheck, made_up_inputs
 from skerry.spec.errors import (
@@ -199,6 +199,7 @@ class OnnxRuntime:
                 f"the device {device!r} did not start", where=str(path), hint="its driver or a library is missing"
             )
         inputs, outputs = _tensors(session.get_inputs(), path), _tensors(session.get_outputs(), path)
+        give_back_free_memory()
         info = SessionInfo(
             runtime=self.name, version=library.__version__, path=str(path), inputs=inputs, outputs=outputs,
             threads=threads, device=device, memory_bytes=max(0, resident_bytes() - before),
@@ -261,7 +262,9 @@ class OnnxSession:
 
     def close(self) -> None:
         """Free the model once the runs under way have ended; safe to call twice."""
-        self._session = None
+        if self._session is not None:
+            self._session = None
+            give_back_free_memory()
 
 
 def _options(options: Mapping[str, Any]) -> OnnxOptions:
