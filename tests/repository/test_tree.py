@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LONGEST = 450
-"""Lines of a module; one that needs more is more than one noun."""
+LONGEST = {"src": 450, "src/skerry/testing": 600, "bench": 450, "scripts": 450, "tests": 600}
+"""Lines of a module by folder; one that needs more is more than one noun. Suites may be longer: they are lists."""
 FOREIGN = re.compile(
     # Written in pieces, so that this file passes its own test.
     r"(?<![\w.*-])/(?:work|farm)/|(?<![\w.])/opt/(?:wheels|pypi)|/tmp/bash_" + "jobs"
@@ -51,10 +51,16 @@ def test_ordinary_places_are_not(text: str) -> None:
     assert not FOREIGN.search(text)
 
 
-@pytest.mark.parametrize("folder", ["src", "bench", "scripts", "tests"])
-def test_no_module_is_too_long(folder: str) -> None:
-    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / folder).rglob("*.py")}
-    assert not {str(path.relative_to(ROOT)): lines for path, lines in lengths.items() if lines > LONGEST}
+def longest_allowed(path: Path) -> int:
+    """Return how many lines a module may have: what the innermost folder of the table says."""
+    name = path.relative_to(ROOT).as_posix()
+    return LONGEST[max((folder for folder in LONGEST if name.startswith(f"{folder}/")), key=len)]
+
+
+def test_no_module_is_too_long() -> None:
+    modules = {path for folder in LONGEST for path in (ROOT / folder).rglob("*.py")}
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in modules}
+    assert not {str(path.relative_to(ROOT)): lines for path, lines in lengths.items() if lines > longest_allowed(path)}
 
 
 def test_every_module_says_what_it_is() -> None:
