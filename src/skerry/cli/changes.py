@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from skerry.spec.summary import RunSummary, StageSummary
 
 BAD_FATES = ("dropped", "expired", "failed")
-STATE_WORDS = {"waiting": "is down and tries to come up", "failed": "has failed", "done": "has no more data"}
+STATE_WORDS = {"waiting": "is down and tries to come up", "failed": "has failed"}
 
 
 def changes(before: RunSummary | None, after: RunSummary) -> list[str]:
@@ -33,7 +33,8 @@ def _changes(before: RunSummary, after: RunSummary) -> Iterator[str]:
 def _stage_changes(before: StageSummary | None, after: StageSummary) -> Iterator[str]:
     if before is not None and before.state != after.state:
         again = "is up again" if before.state == "waiting" and after.state == "running" else None
-        words = STATE_WORDS.get(after.state, again)
+        ended = "has no more data" if after.state == "done" and after.role == "source" else None
+        words = STATE_WORDS.get(after.state, again or ended)
         if words:
             yield f"{after.id} {words}"
     if before is not None and after.restarts > before.restarts:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from skerry.cli import figures
+from skerry.cli.changes import BAD_FATES
 from skerry.cli.errors import error_fields
 from skerry.spec.address import parse_address
 from skerry.spec.errors import SkerryError
@@ -18,7 +19,7 @@ from skerry.spec.summary import LOSSES, Counts, RunSummary, StageSummary
 FILE_SCHEMES = ("jsonl", "sqlite", "file")
 
 
-def closing_object(summary: RunSummary, project: Project, error: SkerryError | None) -> dict[str, Any]:
+def closing_object(summary: RunSummary, project: Project, error: SkerryError | None, code: int) -> dict[str, Any]:
     """Return what ``skerry run --json`` prints: the summary, where the results are, and how it ended.
 
     Fields that the pipeline file calls ``personal`` are left out of ``last``: a summary ends up in logs.
@@ -31,7 +32,7 @@ def closing_object(summary: RunSummary, project: Project, error: SkerryError | N
         msgspec.structs.replace(summary, last=last), enc_hook=_plain, str_keys=True
     )
     found["results"] = [{"sink": sink.id, "uri": without_password(sink.uri)} for sink in _sinks(project)]
-    found["exit_code"] = 0
+    found["exit_code"] = code
     return found if error is None else {**found, "status": "failed", **error_fields(error)}
 
 
@@ -62,7 +63,7 @@ def _headline(summary: RunSummary) -> Iterator[str]:
     latency = summary.latency_ms
     if latency.p50 is not None:
         yield f"  latency  p50 {figures.milliseconds(latency.p50)}, p99 {figures.milliseconds(latency.p99)}"
-    share = f" ({summary.cpu_s / summary.wall_s:.0%} of a core)" if summary.wall_s > 0 else ""
+    share = f" ({summary.cpu_s / summary.wall_s:.0%} of a core)" if summary.wall_s >= 1 else ""  # start-up counts too
     used = [f"{summary.cpu_s:.1f} s of CPU{share}", f"{figures.size(summary.peak_rss_bytes)} of memory at the peak"]
     used += [f"{summary.energy_j:.1f} J"] if summary.energy_j is not None else []
     yield f"  used     {', '.join(used)}"
@@ -102,8 +103,8 @@ def _loss_lines(stages: Iterable[StageSummary]) -> list[str]:
     lines = [
         f"  {stage.id}: {number:,} {fate} ({reason})"
         for stage in stages
-        for fate, reasons in stage.reasons.items()
-        for reason, number in reasons.items()
+        for fate in BAD_FATES
+        for reason, number in stage.reasons.get(fate, {}).items()
         if number
     ]
     return ["", "lost, and why", *lines] if lines else []
@@ -123,7 +124,8 @@ def place(sink: EndpointEntry, project: Project) -> str:
     address, query = parse_address(sink.uri)
     if address.scheme not in FILE_SCHEMES:
         return without_password(sink.uri)
-    path = project.home / address.path
+    # `sqlite:///x` is relative to the pipeline file, as the URLs of databases are; `sqlite:////x` is absolute.
+    path = project.home / (address.path.removeprefix("/") if address.scheme == "sqlite" else address.path)
     here = Path.cwd()
     shown = path.relative_to(here) if path.is_relative_to(here) else path
     return str(shown) + _options({**query, **sink.options})

@@ -344,7 +344,8 @@ def _losses(stage: StageSummary, wide: bool) -> Text:
 
 
 def _why(stage: StageSummary, fate: str) -> str:
-    reasons = [reason for reason in stage.reasons.get(fate, {}) if reason]
+    # What was filtered as "filtered" needs no second word.
+    reasons = [reason for reason in stage.reasons.get(fate, {}) if reason not in {"", fate, "merged"}]
     return f" ({', '.join(reasons)})" if reasons else ""
 
 

@@ -38,7 +38,7 @@ output:
 
 signals:
   The first Ctrl-C or SIGTERM ends reading and finishes what is queued (`drain` in the pipeline file limits how long).
-  The second one stops at once, with code 130 or 143; what was not settled is read again by the next run.
+  The second one drops what is queued, counts it, and ends with code 130 or 143; the third ends the process at once.
 """
 
 
@@ -88,13 +88,13 @@ def run(args: argparse.Namespace) -> int:
     from skerry.spec.reading import read_project
 
     project = read_project(project_at(args.target))
-    records_on_stdout = any(sink.uri.split(":")[0] == "stdout" for sink in project.sinks)
+    records_on_stdout = writes_stdout(project)
     reporter = _reporter(args, records_on_stdout)
     log = _log(reporter)
     from skerry.run.assembly import assemble
 
     engine = assemble(project, log=log)
-    signals = Signals(engine.stop)
+    signals = Signals(engine.stop, engine.abort)
     with contextlib.ExitStack() as stack:
         if args.json and not records_on_stdout:
             stack.enter_context(stdout_to_stderr())
@@ -103,8 +103,9 @@ def run(args: argparse.Namespace) -> int:
             stack.callback(server.close)
             reporter.say(f"metrics: {server.url}")
         summary, error = _watched(engine, args, reporter, signals)
-    _close(summary, error, project, args, records_on_stdout)
-    return 0 if error is None else report(error, as_json=False, cause=error if _debug(args) else None)
+    code = signals.exit_code if error is None else error.exit_code
+    _close(summary, error, code, project, args)
+    return code if error is None else report(error, as_json=False, cause=error if _debug(args) else None)
 
 
 def project_at(target: Path) -> Path:
@@ -125,6 +126,12 @@ def project_at(target: Path) -> Path:
             expected="a project folder or a pipeline file",
         )
     return target
+
+
+def writes_stdout(project: Project) -> bool:
+    """Tell whether a sink writes records to stdout."""
+    sinks = [*project.sinks, *([project.dead_letter] if project.dead_letter else [])]
+    return any(sink.uri.split(":")[0] == "stdout" for sink in sinks)
 
 
 def _reporter(args: argparse.Namespace, records_on_stdout: bool) -> Reporter:
@@ -196,19 +203,21 @@ def _watched(
 
 
 class Signals:
-    """SIGINT and SIGTERM during a run: the first drains, the second stops at once.
+    """SIGINT and SIGTERM during a run: the first drains, the second drops what is left, the third ends the process.
 
     Parameters
     ----------
-    drain:
-        Asks for the graceful end; safe to call from a signal handler.
+    drain, drop:
+        Ask for the graceful and for the quick end; safe to call from a signal handler.
     """
 
-    def __init__(self, drain: Callable[[], None]) -> None:
+    def __init__(self, drain: Callable[[], None], drop: Callable[[], None]) -> None:
+        self.exit_code = 0
+        """128 + the signal that made the run drop what was left; 0 while none did."""
         self.before_exit: Callable[[], None] = lambda: None
-        self._drain = drain
+        self._steps = [self._drain, self._drop, self._exit]
+        self._ask = (drain, drop)
         self._news: list[str] = []
-        self._seen = False
 
     def news(self) -> list[str]:
         """Return what is to be said since the last call; the handler must not print, it may interrupt a print."""
@@ -226,21 +235,28 @@ class Signals:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: object) -> None:
-        if self._seen:
-            self._stop_at_once(number)
-        self._seen = True
-        self._news.append(f"{signal.Signals(number).name}: finishing what is queued; once more stops at once")
-        self._drain()
+        step = self._steps[0]
+        del self._steps[:1]
+        step(number)
 
-    def _stop_at_once(self, number: int) -> None:
+    def _drain(self, number: int) -> None:
+        self._news.append(f"{signal.Signals(number).name}: finishing what is queued; once more drops it")
+        self._ask[0]()
+
+    def _drop(self, number: int) -> None:
+        self._news.append(f"{signal.Signals(number).name}: dropping what is queued; once more ends at once")
+        self.exit_code = 128 + number
+        self._ask[1]()
+
+    def _exit(self, number: int) -> None:
         with contextlib.suppress(Exception):  # whatever the terminal does now, the process must end
             self.before_exit()
-        os.write(2, b"skerry: stopped at once; what was not settled is read again by the next run\n")
+        os.write(2, b"skerry: ended at once; what was not settled is read again by the next run\n")
         os._exit(128 + number)
 
 
 def _close(
-    summary: RunSummary, error: SkerryError | None, project: Project, args: argparse.Namespace, records_on_stdout: bool
+    summary: RunSummary, error: SkerryError | None, code: int, project: Project, args: argparse.Namespace
 ) -> None:
     """Print the end of a run: one JSON object, or the table."""
     from skerry.cli.closing import closing_lines, closing_object
@@ -248,9 +264,9 @@ def _close(
     if args.json:
         import msgspec
 
-        print(msgspec.json.encode(closing_object(summary, project, error)).decode(), flush=True)
+        print(msgspec.json.encode(closing_object(summary, project, error, code)).decode(), flush=True)
     elif not args.quiet:
-        stream = sys.stderr if records_on_stdout else sys.stdout
+        stream = sys.stderr if writes_stdout(project) else sys.stdout
         print("", *closing_lines(summary, project), sep="\n", file=stream, flush=True)
 
 

@@ -50,8 +50,9 @@ class TypeSchemas:
                 schema = {**schema, "description": note}
             if field.required:
                 required.append(field.encode_name)
-            elif field.default is not msgspec.NODEFAULT:
-                default = plain_value(field.default)
+            else:
+                made = field.default is msgspec.NODEFAULT
+                default = plain_value(field.default_factory() if made else field.default)
                 # `null` only says that a key may be left out, and an empty mapping repeats what the type says.
                 schema = {**schema, **({} if default is None or default == {} else {"default": default})}
             properties[field.encode_name] = schema
