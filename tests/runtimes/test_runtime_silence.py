@@ -13,7 +13,7 @@ import pytest
 from skerry.runtimes.onnxruntime import TELEMETRY_VARIABLE
 from skerry.testing import network_guard
 
-CONTROL_TIMEOUT_S = 30
+CONTROL_TIMEOUT_S = 20
 """The reporting thread of ONNX Runtime 1.32 was seen to look up its server after 5 to 10 seconds."""
 
 _LOAD = """
