@@ -80,8 +80,12 @@ def _check(args: argparse.Namespace) -> None:
         "--unmetered": args.unmetered,
         "--storage": args.storage,
     }
-    given = [option for option, value in here_only.items() if value]
-    elsewhere = [option for option in ("--device", "--list-devices") if getattr(args, option[2:].replace("-", "_"))]
+    given = [option for option, value in here_only.items() if value not in (None, False, [])]
+    elsewhere = [
+        option
+        for option in ("--device", "--list-devices")
+        if getattr(args, option[2:].replace("-", "_")) not in (None, False)
+    ]
     if len(elsewhere) > 1 or (elsewhere and given):
         first, second = (*elsewhere, *given)[:2]
         raise UsageError(f"{first} and {second} do not go together", hint="the catalogue is only shown, not measured")

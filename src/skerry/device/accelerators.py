@@ -217,7 +217,7 @@ def _nvidia(tree: Tree) -> list[Sighting]:
     nodes = tuple(node for node in _nodes(tree, "nvidia") if node.removeprefix("/dev/nvidia").isdigit())
     folder = "/proc/driver/nvidia/gpus"
     names = [_information(tree.text(f"{folder}/{gpu}/information") or "") for gpu in tree.names(folder)]
-    told = _nvidia_smi(tree) if nodes or names else []
+    told = nvidia_smi(tree) if nodes or names else []
     found = []
     for index in range(max(len(nodes), len(names))):
         name, memory = told[index] if index < len(told) else (None, None)
@@ -234,7 +234,7 @@ def _information(text: str) -> str | None:
     return models[0] if models else None
 
 
-def _nvidia_smi(tree: Tree) -> list[tuple[str | None, int | None]]:
+def nvidia_smi(tree: Tree) -> list[tuple[str | None, int | None]]:
     """Names and memory (bytes) of the GPUs in the driver's order."""
     tool = shutil.which("nvidia-smi") if tree.real else None
     if tool is None:

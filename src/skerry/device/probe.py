@@ -27,7 +27,7 @@ from skerry.device.storage import measure_fsync, read_storage
 from skerry.device.thermal import read_thermal
 from skerry.device.tree import Tree
 from skerry.spec.errors import SkerryError
-from skerry.spec.profile import Board, Cpu, DeviceProfile, Link, Measurement, Memory, Storage, unit_of
+from skerry.spec.profile import Board, Cpu, DeviceProfile, Measurement, Memory, Storage, unit_of
 
 if TYPE_CHECKING:
     from skerry.device.download import LinkRate
@@ -70,7 +70,7 @@ def probe(
     tree = Tree(root)
     still = quick or not tree.real
     # First, for a wrong URL should not cost the time of all the rest.
-    rate = _download(link_url) if link_url else None
+    rate = None if link_url is None else _download(link_url)
     none: list[dict[str, str]] = []
     cpus = _attempt(tree, "processors", lambda: processor.processors(tree), none)
     board = _attempt(tree, "board", lambda: read_board(tree, cpus), Board())
@@ -95,8 +95,7 @@ def probe(
         links=_attempt(tree, "links", lambda: read_links(tree, metered, ask_tools=not still), ()),
     )
     if rate is not None:
-        links = _with_rate(tree, profile.links, rate.interface, rate.bits_per_s, rate.round_trip_s)
-        profile = msgspec.structs.replace(profile, links=links)
+        profile = _with_rate(tree, profile, rate)
     if still:
         why = "--quick reads only" if tree.real else f"{root} is another machine's tree"
         tree.note(f"not measured: bandwidth, matrix products, fsync ({why})")
@@ -117,7 +116,7 @@ def _attempt(tree: Tree, what: str, read: Callable[[], Answer], otherwise: Answe
     try:
         return read()
     except Exception as error:  # noqa: BLE001  no file of an odd machine may end the probe: it becomes a note
-        tree.note(f"{what}: could not be read: {type(error).__name__}: {error}")
+        tree.note(f"{what}: failed: {type(error).__name__}: {error}")
         return otherwise
 
 
@@ -148,17 +147,19 @@ def _read_storage(tree: Tree, folder: Path | None) -> Storage:
     return read_storage(tree, (folder or Path.cwd()).absolute())
 
 
-def _with_rate(
-    tree: Tree, links: tuple[Link, ...], interface: str | None, bits_per_s: float, round_trip_s: float
-) -> tuple[Link, ...]:
-    if interface not in {link.name for link in links}:
-        tree.note(f"links: measured {bits_per_s:.3g} bit/s, but over which interface is not known")
-    return tuple(
-        msgspec.structs.replace(link, measured_bits_per_s=bits_per_s, round_trip_s=round_trip_s)
-        if link.name == interface
-        else link
-        for link in links
+def _with_rate(tree: Tree, profile: DeviceProfile, rate: LinkRate) -> DeviceProfile:
+    """Put a measured download on the link that it went over."""
+    place = next((index for index, link in enumerate(profile.links) if link.name == rate.interface), None)
+    if place is None:
+        tree.note(f"links: measured {rate.bits_per_s:.3g} bit/s, but over which interface is not known")
+        return profile
+    links = list(profile.links)
+    links[place] = msgspec.structs.replace(
+        links[place], measured_bits_per_s=rate.bits_per_s, round_trip_s=rate.round_trip_s
     )
+    source = f"{rate.bytes_read} bytes downloaded over one connection"
+    measurement = _measured(f"links.{place}.measured_bits_per_s", rate.bits_per_s, source)
+    return msgspec.structs.replace(profile, links=tuple(links), measurements=(measurement,))
 
 
 def _measure(tree: Tree, profile: DeviceProfile) -> DeviceProfile:
@@ -171,13 +172,12 @@ def _measure(tree: Tree, profile: DeviceProfile) -> DeviceProfile:
     )
     cpu, gemms = _measure_cpu(tree, profile.cpu, threads, quota)
     storage, fsyncs = _attempt(tree, "fsync", lambda: _measure_storage(tree, profile.storage), (profile.storage, none))
-    links = [
-        _measured(f"links.{index}.measured_bits_per_s", link.measured_bits_per_s, "download over one connection")
-        for index, link in enumerate(profile.links)
-        if link.measured_bits_per_s is not None
-    ]
     return msgspec.structs.replace(
-        profile, memory=memory, cpu=cpu, storage=storage, measurements=(*bandwidths, *gemms, *fsyncs, *links)
+        profile,
+        memory=memory,
+        cpu=cpu,
+        storage=storage,
+        measurements=(*profile.measurements, *bandwidths, *gemms, *fsyncs),
     )
 
 
@@ -224,7 +224,7 @@ def _measured_gemm(tree: Tree, figure: str, ask: Callable[[], Answer]) -> Answer
     except SkerryError as error:
         tree.note(f"cpu.{figure}: {error.message} ({error.hint})")
     except Exception as error:  # noqa: BLE001  a library that crashes on this machine must not end the probe
-        tree.note(f"cpu.{figure}: could not be measured: {type(error).__name__}: {error}")
+        tree.note(f"cpu.{figure}: failed: {type(error).__name__}: {error}")
     return None
 
 
