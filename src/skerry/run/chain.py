@@ -179,6 +179,15 @@ class Chain:
         self.delivered += 1
         self._deliver(record)
 
+    def drop(self, record: Record) -> None:
+        """Take a record that there is no time for any more."""
+        self.entered += 1
+        if self.steps:
+            self._lose(self.steps[0], record, Fate.DROPPED, "shutdown")
+        else:
+            self.delivered += 1
+            self._deliver(record)
+
     def push_batch(self, records: Sequence[Record]) -> None:
         """Run records through a first step that takes several at once, then each through the rest."""
         step = self.steps[0]

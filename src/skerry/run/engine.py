@@ -319,7 +319,8 @@ class Engine:
         """Save positions, close everything, and stop the conductor."""
         self._save_positions(now=True)
         self._conductor.stop()
-        for close in reversed(self._closers):
+        sources = self._wiring.sources.values() if self._wiring else ()
+        for close in [*(source.close for source in sources), *reversed(self._closers)]:
             try:
                 close()
             except Exception as error:  # noqa: BLE001 -- the others still have to be closed

@@ -53,6 +53,7 @@ class SinkWorker:
         host: SinkHost,
         context: Context,
         sync_s: float,
+        drain_s: float,
     ) -> None:
         self.id = name
         self.tally = NodeTally()
@@ -67,12 +68,13 @@ class SinkWorker:
         self._context = context
         self._log: Log = context.log
         self._sync_s = sync_s
+        self._drain_s = drain_s
         self._unwritten: list[Record] = []
         self._unsynced: list[Record] = []
         self._flush_at = 0.0
         self._is_open = False
         self._tries = 0
-        self._tried_last = False
+        self._give_up_at: float | None = None
         self._pause = 0.0
         self._probe_at = 0.0
 
@@ -137,10 +139,8 @@ class SinkWorker:
 
     def _up(self) -> bool:
         """Try a sink that is down, when its pause is over; tell whether it may be written to."""
-        last_try = self._channel.is_closed() and not self._tried_last
-        if time.monotonic() < self._probe_at and not last_try:
+        if time.monotonic() < self._probe_at:
             return False
-        self._tried_last = self._tried_last or last_try
         limit = self._settings.restarts
         if limit is not None and self.restarts >= limit:
             return False
@@ -167,12 +167,19 @@ class SinkWorker:
             self._settings.retries is not None and self._tries > self._settings.retries
         )
         given_up = self._settings.restarts is not None and self.restarts >= self._settings.restarts
-        closing = self._channel.is_closed()  # it was tried one last time then
-        if used_up or given_up or closing or self._host.aborting.is_set() or self._channel.is_full():
+        if used_up or given_up or self._is_too_late() or self._channel.is_full():
             failing, self._unwritten = self._unwritten, []
             self._fail(failing, "sink down", SkerryError(f"{self.id} is down"))
         else:
             self._host.aborting.wait(min(_GLANCE_S, self._pause))
+
+    def _is_too_late(self) -> bool:
+        """Tell whether the run ends and a sink that is down had its time to come back."""
+        if self._host.aborting.is_set():
+            return True
+        if self._give_up_at is None and self._channel.is_closed():
+            self._give_up_at = time.monotonic() + self._drain_s
+        return self._give_up_at is not None and time.monotonic() >= self._give_up_at
 
     def _write_each(self, records: Sequence[Record]) -> None:
         """Write the records of a batch that failed one at a time, so that only the bad ones fail."""

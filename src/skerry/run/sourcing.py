@@ -63,6 +63,7 @@ class SourceWorker:
         self._host = host
         self._deadline_ns = deadline_ns
         self._position = progress.position()
+        self._is_open = False
         self._sequence = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -91,18 +92,24 @@ class SourceWorker:
         self.state = "done"
 
     def _once(self, emit: Callable[..., bool]) -> SkerryError | None:
-        """Open, run and close the source once; return what broke it."""
+        """Open and run the source once; return what broke it. One that ended well stays open: it may have to ack."""
+        error: SkerryError | None = None
         try:
             self._source.open(self._context, self._position)
-            self.came_up, self.state, self.error = True, "running", None
+            self.came_up, self._is_open, self.state, self.error = True, True, "running", None
             self._source.run(emit, self._host.stopping)
-        except SkerryError as error:
-            return error
-        except Exception as error:  # noqa: BLE001 -- a source may be a third party's; it is brought up again
-            return SourceError(f"the source broke: {type(error).__name__}: {error}", where=self.id)
-        finally:
-            self._source.close()
-        return None
+        except SkerryError as ours:
+            error = ours
+        except Exception as theirs:  # noqa: BLE001 -- a source may be a third party's; it is brought up again
+            error = SourceError(f"the source broke: {type(theirs).__name__}: {theirs}", where=self.id)
+        if error is not None:
+            self.close()
+        return error
+
+    def close(self) -> None:
+        """Close the source; called by the engine when everything that it read is settled."""
+        self._is_open = False
+        self._source.close()
 
     def _is_over(self, error: SkerryError, begin: float) -> bool:
         """Tell whether to give the source up: it is wrong as written, or it had its time or number of tries."""
@@ -140,7 +147,7 @@ class SourceWorker:
 
     def commit(self, position: Any) -> None:
         """Tell the source up to where everything is settled."""
-        if self.state != "running":
+        if not self._is_open:
             return
         try:
             self._source.commit(position)

@@ -102,13 +102,13 @@ class Wiring:
         channel.join()
         self.sinks[DEAD_LETTER] = SinkWorker(
             DEAD_LETTER, sink, Endpoint(), channel, None, self._host, self._host.context(DEAD_LETTER),
-            self._settings.sync_s,
+            self._settings.sync_s, self._settings.drain_s,
         )  # fmt: skip
 
     def _sink_worker(self, node: SinkNode) -> SinkWorker:
         return SinkWorker(
             node.id, node.sink, node.settings, self.channels[node.id], self.ledger(), self._host,
-            self._host.context(node.id), self._settings.sync_s,
+            self._host.context(node.id), self._settings.sync_s, self._settings.drain_s,
         )  # fmt: skip
 
     def _source_worker(self, node: SourceNode) -> SourceWorker:
@@ -133,7 +133,7 @@ class Wiring:
             for channel in left:
                 channel.leave()
 
-        return SegmentWorker(name, chains, self.channels.get(segment.head), ledger, leave)
+        return SegmentWorker(name, chains, self.channels.get(segment.head), ledger, leave, self._host.aborting.is_set)
 
     def _grow(self, first: str, segment: Segment, ledger: Ledger, chains: list[Chain], left: list[Channel]) -> Chain:
         """Make the chain that starts at ``first``, and those behind it; chains come out in the order of the flow."""
