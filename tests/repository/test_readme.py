@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from skerry.cli.main import build_parser
+from skerry.spec.document import parse_document
+from skerry.spec.reading import project_from
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,13 +53,20 @@ def test_skerry_commands_parse(page: Path) -> None:
             assert build_parser().parse_args(words[:cut])
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_whole_pipelines_can_be_read(page: Path, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```yaml\n(skerry: 1\n.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for block in blocks:
+        assert project_from(parse_document(block, page.name), tmp_path / "pipeline.yaml").pipeline.skerry == 1
+
+
 def test_the_two_commands_and_the_prerequisites_are_there() -> None:
     assert "make demo" in README and "make test" in README and "make system-deps" in README
     assert "python3-venv" in README and "Python 3.11" in README
 
 
 def test_every_example_is_mentioned() -> None:
-    examples = [path for path in (ROOT / "examples").iterdir() if (path / "pipeline.yaml").is_file()]
+    examples = [path for path in (ROOT / "examples").glob("*") if (path / "pipeline.yaml").is_file()]
     assert not [path.name for path in examples if f"examples/{path.name}" not in README]
 
 

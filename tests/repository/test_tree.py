@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LONGEST = {"src": 450, "src/skerry/testing": 600, "bench": 450, "scripts": 450, "tests": 600}
 """Lines of a module by folder; one that needs more is more than one noun. Suites may be longer: they are lists."""
+LONGEST_FUNCTION = 70
+"""Lines of a function, docstring and signature included."""
 FOREIGN = re.compile(
     # Written in pieces, so that this file passes its own test.
     r"(?<![\w.*-])/(?:work|farm)/|(?<![\w.])/opt/(?:wheels|pypi)|/tmp/bash_" + "jobs"
@@ -61,6 +64,18 @@ def test_no_module_is_too_long() -> None:
     modules = {path for folder in LONGEST for path in (ROOT / folder).rglob("*.py")}
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in modules}
     assert not {str(path.relative_to(ROOT)): lines for path, lines in lengths.items() if lines > longest_allowed(path)}
+
+
+def test_every_function_fits_on_a_screen() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for folder in ("src", "bench", "scripts")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno >= LONGEST_FUNCTION
+    ]
+    assert not long
 
 
 def test_every_module_says_what_it_is() -> None:
