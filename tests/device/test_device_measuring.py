@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skerry.device import probe as probing
 from skerry.device.bandwidth import array_bytes, measure_bandwidth
 from skerry.device.gemm import matmul_integer_model, measure_fp32, measure_int8
 from skerry.device.probe import probe
@@ -20,7 +21,7 @@ from skerry.device.stopwatch import time_rounds
 from skerry.device.storage import measure_fsync, read_storage
 from skerry.device.tree import Tree
 from skerry.spec.errors import DependencyError
-from skerry.spec.profile import unit_of
+from skerry.spec.profile import Memory, unit_of
 
 from .conftest import Plant
 
@@ -115,6 +116,14 @@ def test_a_full_probe_of_this_machine_measures_everything_it_can(tmp_path: Path)
         assert measurement.unit == unit_of(measurement.figure)
         assert measurement.how == "measured"
         assert measurement.source
+
+
+def test_little_memory_beside_a_large_cache_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(probing, "read_memory", lambda _: Memory(total_bytes=64 << 20, usable_bytes=64 << 20))
+    monkeypatch.setattr(probing.processor, "last_level_cache_bytes", lambda _: 32 << 20)
+    profile = probe(storage=tmp_path)
+    assert profile.memory.bandwidth_bytes_per_s
+    assert any("partly cached" in note for note in profile.notes)
 
 
 def test_a_folder_that_cannot_be_written_is_a_note() -> None:

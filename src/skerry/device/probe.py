@@ -168,7 +168,7 @@ def _measure(tree: Tree, profile: DeviceProfile) -> DeviceProfile:
     quota = profile.cpu.limited_by == "quota"
     none: list[Measurement] = []
     memory, bandwidths = _attempt(
-        tree, "bandwidth", lambda: _measure_memory(profile, threads, quota), (profile.memory, none)
+        tree, "bandwidth", lambda: _measure_memory(tree, profile, threads, quota), (profile.memory, none)
     )
     cpu, gemms = _measure_cpu(tree, profile.cpu, threads, quota)
     storage, fsyncs = _attempt(tree, "fsync", lambda: _measure_storage(tree, profile.storage), (profile.storage, none))
@@ -185,10 +185,14 @@ def _measured(figure: str, value: float, source: str) -> Measurement:
     return Measurement(figure=figure, value=value, unit=unit_of(figure), how="measured", source=source)
 
 
-def _measure_memory(profile: DeviceProfile, threads: int, quota: bool) -> tuple[Memory, list[Measurement]]:
+def _measure_memory(tree: Tree, profile: DeviceProfile, threads: int, quota: bool) -> tuple[Memory, list[Measurement]]:
     from skerry.device.bandwidth import array_bytes, measure_bandwidth
 
     size = array_bytes(profile.cpu.last_level_cache_bytes, profile.memory.usable_bytes)
+    if size < 2 * (profile.cpu.last_level_cache_bytes or 0):
+        tree.note(
+            "memory bandwidth: the arrays that fit into the usable memory are partly cached, so it shows too high"
+        )
     seen = measure_bandwidth(size, threads, sustained=quota)
     source = f"STREAM in numpy, 3 arrays of {seen.array_bytes} bytes, {threads} threads, {seen.rounds} rounds or more"
     figures = {
