@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import socket
 import subprocess
@@ -28,6 +29,8 @@ class Broker:
         settings = [
             f"listener {port} 127.0.0.1", *lines, "persistence true", f"persistence_location {folder}/",
             "autosave_on_changes true", "autosave_interval 1", "log_type error",
+            # Started by root it would become another user, who may not read this folder.
+            f"user {getpass.getuser()}",
         ]  # fmt: skip
         if not any(line.startswith("allow_anonymous") for line in lines):
             settings.append("allow_anonymous true")

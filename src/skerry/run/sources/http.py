@@ -197,7 +197,7 @@ class HttpSource:
         if self._token is None:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), self._token):
             raise Refusal(401, "the right token is asked for", headers={"www-authenticate": "Bearer"})
 
     async def _read_body(self, headers: dict[str, str], receive: Any) -> bytes:

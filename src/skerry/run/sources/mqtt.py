@@ -30,7 +30,8 @@ class MqttOptions(Options, frozen=True, kw_only=True):
     Parameters
     ----------
     qos:
-        0 may lose messages, 1 may double them after a lost connection, 2 does neither.
+        0 may lose messages, 1 may double them after a lost connection. 2 is not offered: its client has to take
+        charge of a message before it is settled, so that a crash would lose it; what is published with 2 comes as 1.
     payload:
         ``json`` makes fields of an object and ``value`` of anything else, ``text`` makes ``text``, ``bytes`` makes
         ``payload``.
@@ -44,14 +45,14 @@ class MqttOptions(Options, frozen=True, kw_only=True):
         How long the broker may take to answer at the start.
     buffer:
         How many messages of QoS 0 wait here when the pipeline is full; further ones are dropped and counted. Those of
-        QoS 1 and 2 are bounded by the broker, which sends no more before they are acknowledged.
+        QoS 1 are bounded by the broker, which sends no more before they are acknowledged.
     username, password, password_env:
         Who we are; the environment variable keeps the password out of the pipeline file.
     ca, cert, key:
         Files in PEM, for ``mqtts``: who signed the broker's certificate (the system's list if left out), and ours.
     """
 
-    qos: Literal[0, 1, 2] = 1
+    qos: Literal[0, 1] = 1
     payload: Literal["json", "text", "bytes"] = "json"
     client_id: str | None = None
     clean_session: bool = False
@@ -83,7 +84,7 @@ class MqttSource:
         self._topic = _topic(address)
         self._client: Any = None
         self._arrived: deque[tuple[int, Any]] = deque()
-        self._unsettled: dict[int, tuple[int, int]] = {}
+        self._unsettled: dict[int, int] = {}
         self._count = 0
         self._dropped = 0
         self._lock = threading.Lock()
@@ -128,8 +129,8 @@ class MqttSource:
             settled = [number for number in self._unsettled if number <= position["message"]]
             acknowledgements = [self._unsettled.pop(number) for number in settled]
         client = self._client
-        for mid, qos in acknowledgements if client is not None else []:
-            client.ack(mid, qos)
+        for mid in acknowledgements if client is not None else []:
+            client.ack(mid, 1)
 
     def close(self) -> None:
         """Leave the broker, which keeps what was not acknowledged; safe to call twice."""
@@ -228,11 +229,11 @@ class MqttSource:
                 if self._dropped & (self._dropped - 1) == 0:
                     self._log.warning("the pipeline is full: %d messages of QoS 0 dropped so far", self._dropped)
                 return
-            if message.dup and (message.mid, message.qos) in self._unsettled.values():
+            if message.dup and message.mid in self._unsettled.values():
                 return  # sent again after a reconnect, and still on its way through the pipeline
             self._count += 1
             if message.qos:
-                self._unsettled[self._count] = (message.mid, message.qos)
+                self._unsettled[self._count] = message.mid
             self._arrived.append((self._count, message))
         self._news.set()
 
@@ -241,9 +242,9 @@ class MqttSource:
         if fields is not None:
             return deliver(emit, stop, fields, size=len(message.payload), position={"message": number})
         with self._lock:
-            acknowledgement = self._unsettled.pop(number, None)
-        if acknowledgement:  # a message that nobody can read would come back for ever
-            self._client.ack(*acknowledgement)
+            mid = self._unsettled.pop(number, None)
+        if mid is not None:  # a message that nobody can read would come back for ever
+            self._client.ack(mid, 1)
         return True
 
     def _fields(self, message: Any) -> Fields | None:
