@@ -160,7 +160,9 @@ def _compile(source: str, where: str) -> Any:
         return _cel().compile(source)
     except ValueError as error:
         found = _PLACE.search(str(error))
-        line, column, reason = found.groups() if found else ("1", "1", "it is nested too deeply")
+        line, column, reason = found.groups() if found else ("1", "1", "it cannot be read")
+        if "Recursion limit" in str(error):
+            reason = "it is nested too deeply"
         reason = reason.split(" expecting {")[0].replace("'<EOF>'", "the end")
         raise SpecError(
             f"{source!r:.200} is not a CEL expression: line {line}, column {column}: {reason}",

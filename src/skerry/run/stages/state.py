@@ -103,7 +103,9 @@ class StateStage:
             raise StageError(
                 f"{path} cannot be read: {error}",
                 where=context.name,
-                hint="another run has it open" if busy else "move the file away to begin anew",
+                hint="another run (or worker: use workers: 1) has it open"
+                if busy
+                else "move the file away to begin anew",
             ) from error
         self._keys = {key for _, key in self._values if key != OTHER}
         self._changed.clear()
@@ -155,19 +157,19 @@ class StateStage:
     def _key_of(self, fields: dict[str, Any]) -> str:
         if self._key is None:
             return ""
-        value = self._key.value(fields)
-        if not isinstance(value, str | int | float | bool):
+        value = _plain(self._key.value(fields))
+        if not isinstance(value, str | int | float):
             raise StageError(
-                f"the key {self._options.key!r} gave {value!r:.60}", expected="text, a number or a truth value"
+                f"the key {self._options.key!r} gave {value!r:.60}", expected="text, a number, true or false"
             )
         key = value if isinstance(value, str) else msgspec.json.encode(value).decode()
         return key if key in self._keys or len(self._keys) < self._options.max_keys else OTHER
 
     def _amount(self, fields: dict[str, Any]) -> float:
-        amount = self._by.value(fields)
-        if isinstance(amount, int | float) and not isinstance(amount, bool):
+        amount = _plain(self._by.value(fields))
+        if isinstance(amount, int | float) and not isinstance(amount, bool) and abs(amount) < 2**53:
             return amount
-        raise StageError(f"by: {self._options.by!r} gave {amount!r:.60}", expected="a number")
+        raise StageError(f"by: {self._options.by!r} gave {amount!r:.60}", expected="a finite number, below 2^53")
 
     def _commit(self) -> None:
         """Write what has changed in one transaction; the caller holds the lock."""
@@ -204,10 +206,15 @@ def _open_database(path: Path) -> sqlite3.Connection:
     return database
 
 
+def _plain(value: Any) -> Any:
+    """Return a numpy scalar or array as numbers and lists, and everything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") and value.size <= MAX_VALUE else value
+
+
 def _storable(name: str, value: Any) -> Any:
     """Return ``value`` if it can be remembered; raises ``StageError`` otherwise."""
     try:
-        encoded = msgspec.json.encode(value)
+        encoded = msgspec.json.encode(_plain(value))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise StageError(
             f"set.{name}: {value!r:.60} cannot be remembered: {error}", expected="text or numbers"
