@@ -132,9 +132,9 @@ def read_accelerators(
     runtimes:
         The runtimes that Skerry has: name to ``""`` if it is usable here, or to the reason why it is not.
     reports:
-        What the installed libraries report, see ``reported_devices``; ``None`` if they were not asked.
+        What the installed libraries report, see ``reported_devices``; ``None`` to start no tool and ask no library.
     """
-    found: list[Sighting] = []
+    found = _nvidia(tree, ask_tools=reports is not None)
     for look in _LOOKS:
         found += look(tree)
     seen = {sighting.vendor for sighting in found}
@@ -210,14 +210,14 @@ def _nodes(tree: Tree, prefix: str) -> tuple[str, ...]:
     return tuple(f"/dev/{name}" for name in tree.names("/dev") if name.startswith(prefix))
 
 
-def _nvidia(tree: Tree) -> list[Sighting]:
+def _nvidia(tree: Tree, *, ask_tools: bool) -> list[Sighting]:
     """Discrete GPUs: named in ``/proc/driver/nvidia``, with their memory if ``nvidia-smi`` is there."""
     if _is_jetson(tree):  # its display driver makes a /dev/nvidia0 that is not a second GPU
         return []
     nodes = tuple(node for node in _nodes(tree, "nvidia") if node.removeprefix("/dev/nvidia").isdigit())
     folder = "/proc/driver/nvidia/gpus"
     names = [_information(tree.text(f"{folder}/{gpu}/information") or "") for gpu in tree.names(folder)]
-    told = nvidia_smi(tree) if nodes or names else []
+    told = nvidia_smi(tree) if ask_tools and (nodes or names) else []
     found = []
     for index in range(max(len(nodes), len(names))):
         name, memory = told[index] if index < len(told) else (None, None)
@@ -367,5 +367,5 @@ def _on_pci(tree: Tree) -> Iterator[Sighting]:
 
 
 _LOOKS: tuple[Callable[[Tree], list[Sighting]], ...] = (
-    _nvidia, _jetson, _render_gpus, _accel_class, _coral_and_usb, _hailo, _qualcomm, _rockchip, _embedded_npus,
+    _jetson, _render_gpus, _accel_class, _coral_and_usb, _hailo, _qualcomm, _rockchip, _embedded_npus,
 )  # fmt: skip

@@ -71,10 +71,31 @@ def probe(
     still = quick or not tree.real
     # First, for a wrong URL should not cost the time of all the rest.
     rate = None if link_url is None else _download(link_url)
+    profile = _read(tree, still, storage, runtimes, metered)
+    if rate is not None:
+        profile = _with_rate(tree, profile, rate)
+    if still:
+        why = "--quick reads only" if tree.real else f"{root} is another machine's tree"
+        tree.note(f"not measured: bandwidth, matrix products, fsync ({why})")
+    else:
+        profile = _measure(tree, profile)
+    name = profile.board.name or profile.cpu.model
+    took = time.perf_counter() - started
+    return msgspec.structs.replace(profile, name=name, probe_s=round(took, 3), notes=tuple(tree.notes))
+
+
+def _read(
+    tree: Tree,
+    still: bool,
+    storage: Path | None,
+    runtimes: Mapping[str, str] | None,
+    metered: Mapping[str, bool] | None,
+) -> DeviceProfile:
+    """Ask every reader; ``still`` keeps it to what lies in the tree, without starting tools or loading libraries."""
     none: list[dict[str, str]] = []
     cpus = _attempt(tree, "processors", lambda: processor.processors(tree), none)
     board = _attempt(tree, "board", lambda: read_board(tree, cpus), Board())
-    profile = DeviceProfile(
+    return DeviceProfile(
         quick=still,
         system=platform.system() if tree.real else "Linux",
         kernel=platform.release() if tree.real else tree.text("/proc/sys/kernel/osrelease"),
@@ -94,16 +115,6 @@ def probe(
         energy=_attempt(tree, "energy", lambda: read_energy(tree), ()),
         links=_attempt(tree, "links", lambda: read_links(tree, metered, ask_tools=not still), ()),
     )
-    if rate is not None:
-        profile = _with_rate(tree, profile, rate)
-    if still:
-        why = "--quick reads only" if tree.real else f"{root} is another machine's tree"
-        tree.note(f"not measured: bandwidth, matrix products, fsync ({why})")
-    else:
-        profile = _measure(tree, profile)
-    name = profile.board.name or profile.cpu.model
-    took = time.perf_counter() - started
-    return msgspec.structs.replace(profile, name=name, probe_s=round(took, 3), notes=tuple(tree.notes))
 
 
 def _download(url: str) -> LinkRate:
