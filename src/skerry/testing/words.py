@@ -39,7 +39,8 @@ class BagOfWords:
         """Return one vector of length 1 per text: float32 of shape (len(texts), dimension)."""
         self.calls.append(len(texts))
         vectors = np.stack([self._tokens(text).sum(axis=0) for text in texts])
-        return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+        lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return np.asarray(vectors / lengths, dtype=np.float32)
 
     def infer(self, texts: Sequence[str]) -> dict[str, list[Array]]:
         """Return one row per word and their mean, without padding."""

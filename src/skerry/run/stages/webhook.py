@@ -225,7 +225,7 @@ def _before_the_path(url: str) -> str:
 
 def _one_line(value: str) -> str:
     """Make a value fit for a header: a record must not add headers of its own."""
-    return "".join(sign if sign.isprintable() else " " for sign in value).encode("ascii", "replace").decode()
+    return "".join(sign if sign.isprintable() else " " for sign in value).strip().encode("ascii", "replace").decode()
 
 
 def _file(home: Path, name: str | None) -> Path | None:
