@@ -16,8 +16,9 @@ Finder = Callable[[str], list[Span]]
 
 _EMAIL = re.compile(r"[\w.%+'-]{1,64}@(?:[^\W_](?:[\w-]{0,62})\.){1,8}[^\W\d_]{2,24}(?![\w-])")
 
-# Runs of digits in groups, as cards are printed; a fraction such as 0.4111… is not one.
-_DIGITS = re.compile(r"(?<!\d)(?<!\d\.)\d+(?:[ \u00a0-]\d+)*")
+# Runs of at least 13 digits in groups, as cards are printed; a fraction such as 0.4111… is not one. This and
+# what follows begin with a character and look behind it then, so that the search can skip from one to the next.
+_DIGITS = re.compile(r"\d(?<!\d\d)(?<!\d\.\d)(?:[ \u00a0-]?\d){12,}")
 _GROUP = re.compile(r"\d+")
 _CARD_DIGITS: Final = (13, 19)
 """ISO/IEC 7812 allows up to 19 digits; no network issues cards of fewer than 13 any more."""
@@ -38,7 +39,7 @@ _PHONE = re.compile(
 _PHONE_DIGITS: Final = (8, 15)
 """E.164 allows up to 15 digits; with its area, hardly a number has fewer than 8."""
 
-_IBAN = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2})\d{2}(?=[ -]?[A-Za-z0-9])")
+_IBAN = re.compile(r"[A-Za-z](?<![A-Za-z0-9].)[A-Za-z]\d{2}(?=[ -]?[A-Za-z0-9])")
 # Length by country, from the SWIFT IBAN registry.
 _IBAN_LENGTHS: Mapping[str, int] = {
     code: length
@@ -53,7 +54,8 @@ _IBAN_LENGTHS: Mapping[str, int] = {
     for code in codes.split()
 }  # fmt: skip
 
-_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
+# Versions of four parts go on with a revision (1.2.5.1-2) or a suffix (1.2.3.4+dfsg, 1.2.3.4~rc1), addresses do not.
+_IPV4 = re.compile(r"\d(?<![\w.]\d)\d{0,2}\.(?:\d{1,3}\.){2}\d{1,3}(?!\w|\.\d|[+~]\w|-\d{1,2}(?!\d|\.\d))")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f]{0,4})(?![\w:]|\.\d)")
 
 
@@ -68,8 +70,6 @@ def find_cards(text: str) -> list[Span]:
     """Find payment card numbers: 13 to 19 digits, alone or in groups, with a network's prefix and a good Luhn digit."""
     spans: list[Span] = []
     for run in _DIGITS.finditer(text):
-        if run.end() - run.start() < _CARD_DIGITS[0]:
-            continue
         groups = [match.span() for match in _GROUP.finditer(text, *run.span())]
         for first in range(len(groups)):
             spans += _cards_from(text, groups, first)
@@ -112,7 +112,7 @@ def find_ibans(text: str) -> list[Span]:
     """Find International Bank Account Numbers: a country's length and a good check number (ISO 13616)."""
     spans = []
     for match in _IBAN.finditer(text):
-        length = _IBAN_LENGTHS.get(match[1].upper())
+        length = _IBAN_LENGTHS.get(match[0][:2].upper())
         end = _end_of_iban(text, match.start(), length) if length else None
         if end is not None and is_iban(re.sub(r"[ -]", "", text[match.start() : end])):
             spans.append((match.start(), end))
@@ -152,7 +152,9 @@ def find_phones(text: str) -> list[Span]:
 def find_addresses(text: str, *, loopback: bool = False) -> list[Span]:
     """Find valid IPv4 and IPv6 addresses; those of this very machine (and 0.0.0.0, ::) only with ``loopback``."""
     spans = []
-    for pattern in (_IPV4, _IPV6):
+    # An IPv6 address has two colons together, or seven; a time of day has neither.
+    patterns = (_IPV4, _IPV6) if "::" in text or text.count(":") >= 6 else (_IPV4,)
+    for pattern in patterns:
         for match in pattern.finditer(text):
             start, end = match.span()
             if pattern is _IPV6 and not any(sign.isdigit() for sign in match[0]):
