@@ -3,4 +3,8 @@
 Importing this package costs next to nothing: every room is imported by the code that needs it.
 """
 
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime reads it when it is imported, by whomever
+
 __version__ = "0.1.0"

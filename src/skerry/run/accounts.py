@@ -80,7 +80,7 @@ def _count_chain(chain: Chain, counts: Mapping[str, NodeCounts]) -> None:
         lost, held, emitted = _lost(tally), tally.held, tally.emitted
         out = flow - lost - held
         node.add(tally)
-        node.restarts += step.restarts
+        node.restarts += step.restarts + getattr(step.stage, "restarts", 0)
         node.items_in += flow
         node.out += out
         node.in_flight += held

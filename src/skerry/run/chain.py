@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from skerry.run.channel import SHUTDOWN
 from skerry.run.histogram import bin_of
 from skerry.run.lineage import Copies
 from skerry.run.tally import Ledger, NodeTally
@@ -183,7 +184,8 @@ class Chain:
         """Take a record that there is no time for any more."""
         self.entered += 1
         if self.steps:
-            self._lose(self.steps[0], record, Fate.DROPPED, "shutdown")
+            self.steps[0].tally.lose(Fate.DROPPED, SHUTDOWN)
+            self._ledger.abandon(record, Fate.DROPPED)
         else:
             self.delivered += 1
             self._deliver(record)

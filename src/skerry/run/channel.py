@@ -11,6 +11,9 @@ from skerry.spec.pipeline import Queue
 from skerry.spec.record import Fate, Record
 from skerry.spec.summary import QueueState
 
+SHUTDOWN = "shutdown"
+"""The reason of what is dropped because the run ends: its source reads it again next time."""
+
 Lose = Callable[[Record, Fate, str], None]
 """Told of every record that ends in the channel; called while the channel is locked, so it must be quick."""
 
@@ -61,12 +64,12 @@ class Channel:
             if self._producers <= 0:
                 self._close()
 
-    def abort(self, reason: str) -> None:
+    def abort(self) -> None:
         """Drop everything that waits, and refuse the rest."""
         with self._lock:
             self._close()
             while self._items:
-                self._drop_oldest(reason)
+                self._drop_oldest(SHUTDOWN)
 
     def _close(self) -> None:
         self._closed = True
@@ -93,7 +96,7 @@ class Channel:
         if not self.put(record):
             with self._lock:
                 self.offered += 1
-                self._lose(record, Fate.DROPPED, "shutdown")
+                self._lose(record, Fate.DROPPED, SHUTDOWN)
 
     def _append(self, record: Record) -> None:
         self._items.append(record)

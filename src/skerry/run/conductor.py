@@ -177,8 +177,8 @@ class Conductor:
         vitals = self._vitals() if self._vitals else Vitals()
         return Signals(
             missed_deadlines=share,
-            memory_used=vitals.memory_used,
             memory_pressure=vitals.memory_pressure,
+            memory_stall=vitals.memory_stall,
             temperature=vitals.hottest_c,
             battery=None if vitals.on_mains else vitals.battery_share,
         )

@@ -286,7 +286,7 @@ class Engine:
         if self._stuck():
             self.aborting.set()
             for channel in wiring.channels.values():
-                channel.abort("shutdown")
+                channel.abort()
             self._join(wiring, time.monotonic() + _GRACE_S, to_the_end=True)
         if stuck := self._stuck():
             self.fail(

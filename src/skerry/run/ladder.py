@@ -10,13 +10,13 @@ from skerry.spec.pipeline import Ladder
 class Signals(msgspec.Struct, frozen=True, kw_only=True):
     """What the decision looks at. ``None``: unknown, and so no reason to step anywhere.
 
-    ``missed_deadlines``, ``memory_used``, ``memory_pressure`` and ``battery`` are shares from 0 to 1, ``temperature``
+    ``missed_deadlines``, ``memory_pressure``, ``memory_stall`` and ``battery`` are shares from 0 to 1, ``temperature``
     is in degrees Celsius. ``battery`` is ``None`` on mains.
     """
 
     missed_deadlines: float | None = None
-    memory_used: float | None = None
     memory_pressure: float | None = None
+    memory_stall: float | None = None
     temperature: float | None = None
     battery: float | None = None
 
@@ -54,7 +54,7 @@ def decide(state: LadderState, signals: Signals, limits: Ladder, last_rung: int,
 
 def strain(signals: Signals, limits: Ladder) -> str:
     """Return in words which signal is beyond its limit; empty when none is."""
-    for name in ("missed_deadlines", "memory_used", "memory_pressure", "temperature"):
+    for name in ("missed_deadlines", "memory_pressure", "memory_stall", "temperature"):
         value, limit = getattr(signals, name), float(getattr(limits, name))
         if value is not None and value > limit:
             return f"{name} {value:.3g} > {limit:g}"
@@ -66,7 +66,7 @@ def strain(signals: Signals, limits: Ladder) -> str:
 def is_calm(signals: Signals, limits: Ladder) -> bool:
     """Tell whether every known signal is well within its limit."""
     share = float(limits.up_share)
-    for name in ("missed_deadlines", "memory_used", "memory_pressure", "temperature"):
+    for name in ("missed_deadlines", "memory_pressure", "memory_stall", "temperature"):
         value = getattr(signals, name)
         if value is not None and value > share * float(getattr(limits, name)):
             return False

@@ -12,12 +12,14 @@ _RANK = {fate: rank for rank, fate in enumerate(Fate)}
 class Copies:
     """Counts the copies that are still on their way, and keeps the best fate met so far."""
 
-    __slots__ = ("_best", "_left", "_lock")
+    __slots__ = ("_best", "_left", "_lock", "abandoned")
 
     def __init__(self, copies: int) -> None:
         self._left = copies
         self._best = Fate.FILTERED
         self._lock = threading.Lock()
+        self.abandoned = False
+        """Whether the end of the run cut a copy off, so that the record has to be read again."""
 
     def add(self, copies: int) -> None:
         """Announce ``copies`` more copies, made from one that is still on its way."""

@@ -18,6 +18,7 @@ _BATCH = 256  # records written at once at the most: a flush then costs little p
 _FIRST_PAUSE_S = 0.05  # before a sink that is down is tried again; doubled each time
 _LONGEST_PAUSE_S = 5.0
 _GLANCE_S = 0.05  # how often the queue of a sink that is down is looked at
+_TOO_LATE = "sink down at the end"
 _clock = time.monotonic_ns
 
 
@@ -169,7 +170,8 @@ class SinkWorker:
         given_up = self._settings.restarts is not None and self.restarts >= self._settings.restarts
         if used_up or given_up or self._is_too_late() or self._channel.is_full():
             failing, self._unwritten = self._unwritten, []
-            self._fail(failing, "sink down", SkerryError(f"{self.id} is down"))
+            reason = _TOO_LATE if self._is_too_late() else "sink down"
+            self._fail(failing, reason, SkerryError(f"{self.id} is down"))
         else:
             self._host.aborting.wait(min(_GLANCE_S, self._pause))
 
@@ -240,7 +242,7 @@ class SinkWorker:
     def _lose(self, record: Record, fate: Fate, reason: str) -> None:
         self.tally.lose(fate, reason)
         if self._ledger is not None:
-            self._ledger.settle(record, fate)
+            (self._ledger.abandon if reason == _TOO_LATE else self._ledger.settle)(record, fate)
 
 
 def _is_down(error: Exception) -> bool:

@@ -77,13 +77,24 @@ class Ledger:
             final = record.lineage.settle(fate)
             if final is None:
                 return
-        if record.position is not None:
+        if record.position is not None and not (record.lineage is not None and record.lineage.abandoned):
             self._progress[record.source].settle(record.sequence, record.position)
         if final is Fate.OUT:
             self.out += 1
             self._note(record)
         elif final is not None:
             self.losses[final] = self.losses.get(final, 0) + 1
+
+    def abandon(self, record: Record, fate: Fate) -> None:
+        """Count the end of a record that only the end of the run is to blame for.
+
+        Its source does not move on over it: the next run reads it again.
+        """
+        if record.lineage is not None:
+            record.lineage.abandoned = True
+            self.settle(record, fate)
+        else:
+            self.losses[fate] = self.losses.get(fate, 0) + 1
 
     def _note(self, record: Record) -> None:
         if record.read_ns:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from skerry.run.chain import Chain, FanOut, Host, Push, Step
-from skerry.run.channel import Channel
+from skerry.run.channel import SHUTDOWN, Channel
 from skerry.run.nodes import Node, SinkNode, SourceNode, StageNode, queue_of
 from skerry.run.plan import Plan, Segment
 from skerry.run.progress import Progress
@@ -87,7 +87,7 @@ class Wiring:
         def lose(record: Record, fate: Fate, reason: str) -> None:
             tally.lose(fate, reason)
             if ledger is not None:
-                ledger.settle(record, fate)
+                (ledger.abandon if reason == SHUTDOWN else ledger.settle)(record, fate)
 
         return Channel(queue, lose)
 

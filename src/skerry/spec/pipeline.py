@@ -64,8 +64,8 @@ class Ladder(Strict, frozen=True, kw_only=True):
     """
 
     missed_deadlines: Share = Share(0.05)
-    memory_used: Share = Share(0.90)
-    memory_pressure: Share = Share(0.10)
+    memory_pressure: Share = Share(0.90)
+    memory_stall: Share = Share(0.10)
     temperature: Temperature = Temperature(80.0)
     battery: Share = Share(0.20)
     up_share: Share = Share(0.80)

@@ -26,6 +26,9 @@ class Fate(enum.Enum):
 class Lineage(Protocol):
     """What the copies of one record share, so that the record is counted once."""
 
+    abandoned: bool
+    """Whether the end of the run cut a copy off, so that the record has to be read again."""
+
     def add(self, copies: int) -> None:
         """Announce ``copies`` more copies."""
 
