@@ -215,7 +215,7 @@ class _Web(http.server.BaseHTTPRequestHandler):
 def web() -> Iterator[str]:
     _Web.files = {"/x.jsonl": JSONL, "/x.jsonl.gz": gzip.compress(JSONL)}
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Web)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from skerry.run.sources.follow import FollowedLog
 from skerry.run.sources.lines import LineSplitter
-from skerry.spec.errors import SourceError, SourceLostError, SourceUnavailableError, SpecError
+from skerry.spec.errors import SourceLostError, SourceUnavailableError, SpecError
 from skerry.testing.sources import Collector, Item, Run, build_source, make_context
 
 QUICK = "poll=10ms&linger=0s"
@@ -66,7 +66,7 @@ class TestReading:
             assert texts(run.wait(3)) == ["one", "two", "three"]
         run.source.close()
         assert run.emit.items[0].fields["path"] == str(log)
-        assert run.emit.items[2].position["offset"] == len("one\ntwo\nthree\n")
+        assert run.emit.items[2].position[str(log)]["offset"] == len("one\ntwo\nthree\n")
 
     def test_holds_a_partial_line_until_its_end(self, tmp_path: Path) -> None:
         log = tmp_path / "x"
@@ -162,17 +162,19 @@ class TestBadInput:
 
     def test_a_folder_is_no_log(self, tmp_path: Path) -> None:
         (tmp_path / "x").mkdir()
-        with pytest.raises(SourceError, match="not a regular file"):
+        with pytest.raises(SpecError, match="not a regular file"):
             open_tail(tmp_path)
 
     def test_a_missing_log_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(SourceUnavailableError, match="No such file"):
             open_tail(tmp_path)
 
-    def test_a_position_of_something_else_is_refused(self, tmp_path: Path) -> None:
-        append(tmp_path / "x", "one\n")
-        with pytest.raises(SourceError, match="position"):
-            open_tail(tmp_path, position={"tick": 3})
+    def test_a_source_that_is_pointed_elsewhere_begins_there(self, tmp_path: Path) -> None:
+        for name in "xy":
+            append(tmp_path / name, "one\ntwo\n")
+        position = read_all(tmp_path)[0].position
+        assert texts(read_all(tmp_path, name="y", position=position)) == ["one", "two"]
+        assert texts(read_all(tmp_path, name="*", position=position)) == ["two", "one", "two"]
 
     def test_an_empty_path_is_refused(self) -> None:
         with pytest.raises(SpecError, match="names no file"):

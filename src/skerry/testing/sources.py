@@ -215,6 +215,14 @@ class SourceContract:
                 raise AssertionError(f"{type(error).__name__} was raised, not SourceUnavailableError") from error
             raise AssertionError("it came up")
 
+    def test_the_position_of_another_kind_of_source_is_a_fresh_start(self, tmp_path: Path) -> None:
+        """A user may change the kind of a source and keep its name."""
+        self.begin(tmp_path)
+        source = self.source(tmp_path)
+        for position in ({"of": "another"}, ["source"], 3):
+            source.open(make_context(tmp_path), position)
+            source.close()
+
     def test_stop_ends_the_run(self, tmp_path: Path) -> None:
         """A run that nobody feeds ends soon after it is told to."""
         self.begin(tmp_path)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from skerry.spec.ports import Emit, Fields, Log, Stop
+
+T = TypeVar("T")
 
 REFUSED_PAUSE_S = 0.02
 """Seconds between two offers of a refused item: short beside any pipeline, long beside a busy loop."""
@@ -16,6 +20,17 @@ def deliver(emit: Emit, stop: Stop, fields: Fields, *, size: int = 0, position: 
         if stop.wait(REFUSED_PAUSE_S):
             return False
     return True
+
+
+def read_position(position: Any | None, kind: type[T], log: Log) -> T | None:
+    """Return a saved position as ``kind``; ``None`` for none, and for one that another kind of source left."""
+    if position is None:
+        return None
+    try:
+        return msgspec.convert(position, kind)
+    except msgspec.ValidationError as error:
+        log.warning("the saved position is of another kind of source (%s): starting afresh", error)
+        return None
 
 
 class Complaints:

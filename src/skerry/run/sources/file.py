@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, ClassVar, Literal
 
 import msgspec
 
-from skerry.run.sources.delivery import Complaints, deliver
+from skerry.run.sources.delivery import Complaints, deliver, read_position
 from skerry.run.sources.places import Place, find_places
 from skerry.run.sources.rows import Format, Row, format_of, read_rows
 from skerry.spec.errors import SourceError, SourceUnavailableError, SpecError
@@ -92,10 +92,7 @@ class FileSource:
         a url that is plain text beyond loopback, ``DependencyError`` when the file system needs another package.
         """
         self._context = context
-        try:
-            self._start = msgspec.convert(position, FilePosition) if position else None
-        except msgspec.ValidationError as error:
-            raise SourceError(f"the saved position of {self._address.text} is not one of files: {error}") from error
+        self._start = read_position(position, FilePosition, context.log)
         options = self._options
         places = find_places(
             options.url or str(context.home / self._address.path),

@@ -12,7 +12,7 @@ from typing import Any
 
 from skerry.run.sources.lines import Line, LineSplitter
 from skerry.run.sources.rotation import PREFIX, Mark, carries, find, fingerprint, generations
-from skerry.spec.errors import SourceError
+from skerry.spec.errors import SpecError
 from skerry.spec.ports import Fields, Log
 
 CHUNK = 256 * 1024
@@ -32,7 +32,7 @@ class OpenLog:
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode):
             self.close()
-            raise SourceError(f"{path} is not a regular file", expected="a log file")
+            raise SpecError(f"{path} is not a regular file", expected="a log file")
         self.inode = status.st_ino
         self.lines = LineSplitter(offset, max_line, name)
         self._learn_prefix()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from skerry.run.sources.delivery import deliver
+from skerry.run.sources.delivery import deliver, read_position
 from skerry.spec.errors import SourceError
 from skerry.spec.ports import Address, Context, Emit, Fields, Options, Stop
 
@@ -90,7 +90,8 @@ class MemorySource:
 
     def open(self, context: Context, position: Any | None) -> None:
         """Begin at ``position``, or with the first item."""
-        self._index = position["index"] if position else 0
+        saved = read_position(position, dict[Literal["index"], int], context.log)
+        self._index = saved["index"] if saved else 0
 
     def run(self, emit: Emit, stop: Stop) -> None:
         """Emit the items, in order."""

@@ -39,6 +39,14 @@ class MqttOptions(Options, frozen=True, kw_only=True):
         The name under which the broker keeps messages while nobody is connected; one is made and kept if left out.
     clean_session:
         Ask the broker to keep nothing between two connections.
+    version:
+        Of MQTT: 5, or 3 (which is 3.1.1) for an older broker.
+    in_flight:
+        How many messages the broker may send before the first of them is settled. Brokers stop at 20 where nobody says
+        more, and settling takes up to the pipeline's ``sync``. Of MQTT 5.
+    session:
+        How long the broker keeps messages while nobody is connected; a week outlasts most outages. Of MQTT 5, with 3
+        the broker decides.
     keepalive:
         How long the line may be silent before both ends take it for lost.
     connect_timeout:
@@ -56,6 +64,9 @@ class MqttOptions(Options, frozen=True, kw_only=True):
     payload: Literal["json", "text", "bytes"] = "json"
     client_id: str | None = None
     clean_session: bool = False
+    version: Literal[3, 5] = 5
+    in_flight: int = 1000
+    session: Duration = Duration(7 * 86400.0)
     keepalive: Duration = Duration(30.0)
     connect_timeout: Duration = Duration(5.0)
     buffer: int = 1000
@@ -71,8 +82,8 @@ class MqttSource:
     """``mqtt://host:1883/topic/filter?qos=1``: the topic is the path without its first slash.
 
     ``#`` is written ``%23`` before a query, and a shared subscription ``mqtt://host/$share/group/topic``. Every item
-    has the field ``topic``, and ``retained: true`` when the broker had kept it. A position counts the messages of
-    this connection; the broker, not the position, knows where to resume.
+    has the field ``topic``, and ``retained: true`` when the broker had kept it. A position names the session
+    with the broker and counts its messages; the broker, not the position, knows where to resume.
     """
 
     Options: ClassVar[type[Options]] = MqttOptions
@@ -82,10 +93,13 @@ class MqttSource:
         self._address = address
         self._options = options
         self._topic = _topic(address)
+        if not 1 <= options.in_flight <= 65535 or options.buffer < 1:
+            raise SpecError("a limit of mqtt is out of range", expected="in_flight of 1 to 65535, buffer of 1 or more")
         self._client: Any = None
         self._arrived: deque[tuple[int, Any]] = deque()
         self._unsettled: dict[int, int] = {}
         self._count = 0
+        self._session = ""
         self._dropped = 0
         self._lock = threading.Lock()
         self._news = threading.Event()
@@ -103,6 +117,7 @@ class MqttSource:
         self._log = context.log
         self._complaints = Complaints(context.log, "message")
         self._refused = ""
+        self._session = uuid.uuid4().hex[:12]
         self._subscribed.clear()
         self._client = self._make_client(context)
         try:
@@ -125,6 +140,8 @@ class MqttSource:
 
     def commit(self, position: Any) -> None:
         """Acknowledge every message up to ``position`` at the broker."""
+        if position["session"] != self._session:
+            return  # of messages that were lost sight of, which the broker sends again
         with self._lock:
             settled = [number for number in self._unsettled if number <= position["message"]]
             acknowledgements = [self._unsettled.pop(number) for number in settled]
@@ -144,14 +161,15 @@ class MqttSource:
     def _make_client(self, context: Context) -> Any:
         try:
             from paho.mqtt.client import Client
-            from paho.mqtt.enums import CallbackAPIVersion
+            from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
         except ImportError as error:
             raise DependencyError("mqtt needs the package paho-mqtt", hint="pip install 'skerry[mqtt]'") from error
         options = self._options
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=options.client_id or _kept_client_id(context.state),
-            clean_session=options.clean_session,
+            clean_session=options.clean_session if options.version == 3 else None,
+            protocol=MQTTProtocolVersion.MQTTv5 if options.version == 5 else MQTTProtocolVersion.MQTTv311,
             manual_ack=True,
         )
         username, password = self._credentials()
@@ -188,7 +206,7 @@ class MqttSource:
         """Connect and wait for the broker's word on the subscription."""
         host, port = self._address.host, self._address.port or (8883 if self._address.scheme == "mqtts" else 1883)
         try:
-            self._client.connect(host, port, keepalive=max(1, round(self._options.keepalive)))
+            self._client.connect(host, port, keepalive=max(1, round(self._options.keepalive)), **self._session_wishes())
         except (OSError, ValueError) as error:
             raise SourceUnavailableError(
                 f"the broker {host}:{port} cannot be reached: {error}", expected="a running MQTT broker"
@@ -196,7 +214,23 @@ class MqttSource:
         self._client.loop_start()
         self._subscribed.wait(timeout_s)
         if self._refused or not self._subscribed.is_set():
-            raise SourceUnavailableError(f"the broker {host}:{port} {self._refused or 'did not answer in time'}")
+            raise SourceUnavailableError(
+                f"the broker {host}:{port} {self._refused or 'did not answer in time'}",
+                hint="version: 3 speaks to older brokers" if "protocol version" in self._refused else "",
+            )
+
+    def _session_wishes(self) -> dict[str, Any]:
+        """Return what MQTT 5 asks for when connecting."""
+        options = self._options
+        if options.version == 3:
+            return {}
+        from paho.mqtt.packettypes import PacketTypes
+        from paho.mqtt.properties import Properties
+
+        wishes: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        wishes.ReceiveMaximum = options.in_flight
+        wishes.SessionExpiryInterval = 0 if options.clean_session else min(round(options.session), 2**32 - 1)
+        return {"clean_start": options.clean_session, "properties": wishes}
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
@@ -240,12 +274,15 @@ class MqttSource:
     def _hand_over(self, number: int, message: Any, emit: Emit, stop: Stop) -> bool:
         fields = self._fields(message)
         if fields is not None:
-            return deliver(emit, stop, fields, size=len(message.payload), position={"message": number})
+            return deliver(emit, stop, fields, size=len(message.payload), position=self._position(number))
         with self._lock:
             mid = self._unsettled.pop(number, None)
         if mid is not None:  # a message that nobody can read would come back for ever
             self._client.ack(mid, 1)
         return True
+
+    def _position(self, number: int) -> dict[str, Any]:
+        return {"session": self._session, "message": number}
 
     def _fields(self, message: Any) -> Fields | None:
         """Return the fields of a message, or ``None`` for one that cannot be read, which is logged."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from skerry.run.sources.delivery import deliver
+from skerry.run.sources.delivery import deliver, read_position
 from skerry.run.sources.timer import Schedule
 from skerry.spec.errors import DependencyError, SpecError
 from skerry.spec.ports import Address, Context, Emit, Fields, Options, Stop
@@ -52,7 +52,8 @@ class SysSource:
 
         Raises ``DependencyError`` when psutil is not installed, ``SpecError`` when there is no such disk.
         """
-        self._reading = position["reading"] if position else 0
+        saved = read_position(position, dict[Literal["reading"], int], context.log)
+        self._reading = saved["reading"] if saved else 0
         self._meter = Meter(self._options.disk)
 
     def run(self, emit: Emit, stop: Stop) -> None:

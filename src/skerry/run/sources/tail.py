@@ -5,12 +5,13 @@ from __future__ import annotations
 import glob
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from skerry.run.sources.delivery import deliver
+from skerry.run.sources.delivery import deliver, read_position
 from skerry.run.sources.follow import FollowedLog, Step
 from skerry.run.sources.rotation import COMPRESSED, Mark, is_generation
 from skerry.spec.errors import SourceError, SourceLostError, SourceUnavailableError, SpecError
@@ -60,8 +61,8 @@ class TailSource:
     """``tail:///var/log/x``, or a glob such as ``tail:///var/log/*.log``.
 
     Emits ``{"text": line, "path": path}``, with ``truncated: true`` for the beginning of a line over ``max_line`` and
-    ``invalid_utf8: true`` where bytes had to be replaced. A position is ``{"inode", "offset", "fingerprint"}``; for a
-    glob it is a mapping from path to that.
+    ``invalid_utf8: true`` where bytes had to be replaced. A position is a mapping from path to
+    ``{"inode", "offset", "fingerprint"}``, so that a source that is pointed elsewhere does not resume in a wrong file.
     """
 
     Options: ClassVar[type[Options]] = TailOptions
@@ -83,14 +84,14 @@ class TailSource:
         """Find the files and go to where to begin.
 
         Raises ``SourceUnavailableError`` when there is no such file (yet) or it may not be read, ``SourceError``
-        when it is a folder or a device.
+        when it breaks while being opened, ``SpecError`` when it is a folder or a device.
         """
         self.close()
         self._context = context
         home = glob.escape(str(context.home)) if self._is_glob else context.home
         self._pattern = str(Path(home, self._address.path))
         marks = self._known_marks(position)
-        for path in sorted({*self._found(), *(path for path in marks if self._is_glob)}):
+        for path in sorted({*self._found(), *(path for path in marks if fnmatch(path, self._pattern))}):
             self._follow(path, marks.get(path), at_end=self._starts_at_end)
         if not self._logs:
             raise SourceUnavailableError(f"no file matches {self._pattern}", expected="a log that exists")
@@ -135,11 +136,7 @@ class TailSource:
         anew = self._options.replay or self._options.from_ == "end"
         if position is None or (anew and not self._ran_before):
             return {}
-        by_path = position if self._is_glob else {self._pattern: position}
-        try:
-            return {path: msgspec.convert(mark, Mark) for path, mark in by_path.items()}
-        except (msgspec.ValidationError, AttributeError) as error:
-            raise SourceError(f"the saved position of {self._address.text} is not one of a tail: {error}") from error
+        return read_position(position, dict[str, Mark], self._context.log) or {}
 
     def _found(self) -> list[str]:
         """Return the paths to follow; older generations and compressed files that a glob matches are left out."""
@@ -182,10 +179,8 @@ class TailSource:
 
     def _hand_over(self, name: str, step: Step, emit: Emit, stop: Stop) -> bool:
         fields, size, mark = step
-        position: dict[str, Any] = mark
-        if self._is_glob:
-            self._marks[name] = mark
-            position = dict(self._marks)
+        self._marks[name] = mark
+        position = dict(self._marks)
         return emit(fields, size=size, position=position) or deliver(emit, stop, fields, size=size, position=position)
 
     def _rescan(self, emit: Emit, stop: Stop) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from skerry.run.sources.delivery import deliver
+from skerry.run.sources.delivery import deliver, read_position
 from skerry.spec.errors import SpecError
 from skerry.spec.ports import Address, Context, Emit, Options, Stop
 from skerry.spec.units import Duration
@@ -63,7 +63,8 @@ class TimerSource:
 
     def open(self, context: Context, position: Any | None) -> None:
         """Go on counting after ``position``."""
-        self._tick = position["tick"] if position else 0
+        saved = read_position(position, dict[Literal["tick"], int], context.log)
+        self._tick = saved["tick"] if saved else 0
 
     def run(self, emit: Emit, stop: Stop) -> None:
         """Tick until the count is reached or the run ends."""
