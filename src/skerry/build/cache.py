@@ -7,6 +7,7 @@ files are checked against their digests when it is used, so that a damaged one i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -23,6 +24,9 @@ from skerry.run.digest import file_digest
 from skerry.spec.errors import DeviceError
 
 NOTE = "entry.json"
+
+_LEFT_BEHIND_S = 86_400.0
+"""After a day, a folder of a step at work was left by a build that was killed: steps take minutes."""
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +93,7 @@ class Cache:
     def _made(self, place: Path, key: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any] | None]) -> Entry:
         scratch = self.folder / "work"
         scratch.mkdir(parents=True, exist_ok=True)
+        _sweep(scratch)
         folder = Path(tempfile.mkdtemp(dir=scratch))
         try:
             start = time.monotonic()
@@ -124,6 +129,14 @@ class Cache:
             pass  # the other build has moved it already
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(scratch: Path) -> None:
+    """Remove what builds that were killed have left, which no build still at work can need."""
+    for left in scratch.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _LEFT_BEHIND_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _sound_note(place: Path) -> Note | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -142,6 +143,11 @@ def _load(torch: Any, origin: Origin, task: str) -> Any:
             where=str(origin.path),
             expected=f"all weights of a {type(model).__name__}",
         )
+    broken = next((name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()), None)
+    if broken is not None:
+        raise ModelCorruptError(
+            f"the weights {broken} hold numbers that are none (NaN or infinity)", where=str(origin.path)
+        )
     return model.eval()
 
 
@@ -182,12 +188,13 @@ def _require_same(torch: Any, wrapper: Any, names: list[str], words: int, target
     from skerry.runtimes.onnxruntime import OnnxRuntime
 
     session = OnnxRuntime().load(target)
-    worst = 1.0
+    least = []
     for texts, tokens in CHECKED_SIZES:
         example = _example(torch, names, words, texts, tokens)
         ours = next(iter(session.run({name: array.numpy() for name, array in example.items()}).values()))
-        worst = min(worst, _least_cosine(wrapper(*example.values()).numpy(), ours, example["attention_mask"].numpy()))
+        least.append(_least_cosine(wrapper(*example.values()).numpy(), ours, example["attention_mask"].numpy()))
     session.close()
+    worst = next((cosine for cosine in least if math.isnan(cosine)), min(least))
     if not worst >= SAME:
         raise ModelKindError(
             f"the exported graph does not answer as the model does: the least cosine is {worst:.4f}",
