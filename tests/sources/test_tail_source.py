@@ -165,6 +165,11 @@ class TestBadInput:
         with pytest.raises(SpecError, match="not a regular file"):
             open_tail(tmp_path)
 
+    def test_a_pipe_is_no_log_and_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "x")
+        with pytest.raises(SpecError, match="not a regular file"):
+            open_tail(tmp_path)
+
     def test_a_missing_log_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(SourceUnavailableError, match="No such file"):
             open_tail(tmp_path)
@@ -235,6 +240,30 @@ class TestRotation:
             time.sleep(0.05)
             append(log, "two\n")
             assert texts(run.wait(2)) == ["one", "two"]
+        run.source.close()
+
+    def test_a_log_that_is_moved_away_and_back_is_not_read_twice(self, tmp_path: Path) -> None:
+        log = tmp_path / "x"
+        append(log, "one\n")
+        with Run(open_tail(tmp_path), Collector()) as run:
+            run.wait(1)
+            log.rename(tmp_path / "elsewhere")
+            append(tmp_path / "elsewhere", "two\n")
+            run.wait(2)
+            (tmp_path / "elsewhere").rename(log)
+            append(log, "three\n")
+            assert texts(run.wait(3)) == ["one", "two", "three"]
+        run.source.close()
+
+    def test_rotated_twice_between_two_looks(self, tmp_path: Path) -> None:
+        log = tmp_path / "x"
+        append(log, "one\n")
+        with Run(open_tail(tmp_path, "from=start&poll=500ms&linger=0s"), Collector()) as run:
+            run.wait(1)
+            log.rename(tmp_path / "x.2")
+            append(tmp_path / "x.1", "two\n")
+            append(log, "three\n")
+            assert texts(run.wait(3)) == ["one", "two", "three"]
         run.source.close()
 
     def test_a_log_that_stays_away_is_lost(self, tmp_path: Path) -> None:

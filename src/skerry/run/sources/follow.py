@@ -26,7 +26,8 @@ class OpenLog:
     """One file of a log, open, with the place that was read to."""
 
     def __init__(self, path: Path, name: str, max_line: int, offset: int = 0) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
+        # Without O_NONBLOCK, opening a pipe would wait for its writer.
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         self._changed = (-1, -1)
         self._prefix = b""
         status = os.fstat(self._descriptor)

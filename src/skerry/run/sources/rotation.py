@@ -74,7 +74,7 @@ def find(mark: Mark, candidates: list[Path]) -> Path | None:
     copy = None
     for path in candidates:
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
             continue
         try:

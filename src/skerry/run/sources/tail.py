@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import time
 from collections.abc import Iterator
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,6 +27,8 @@ class TailOptions(Options, frozen=True, kw_only=True):
 
     Parameters
     ----------
+    also:
+        More logs or globs. Those that are missing are looked for at every ``rescan``; one that exists is enough.
     from:
         Where to begin. A committed position comes first, for ``resume`` and ``start``; without one ``resume`` begins
         at the end and ``start`` at the first line. ``end`` always begins at the end.
@@ -38,7 +40,7 @@ class TailOptions(Options, frozen=True, kw_only=True):
         The longest pause between two looks at a log that does not grow. 200 ms is prompt for a person and costs an
         idle processor about a thousandth of its time.
     rescan:
-        Time between two searches for new files of a glob.
+        Time between two searches for new files of a glob, and for those of ``also``.
     linger:
         Time for which a rotated file is still read after its last byte: its writer lets go of it a moment later.
     lost_after:
@@ -47,6 +49,7 @@ class TailOptions(Options, frozen=True, kw_only=True):
         The most bytes kept of one line, which bounds the memory; 1 MiB is longer than any line that somebody reads.
     """
 
+    also: list[str] = msgspec.field(default_factory=list)
     from_: Literal["resume", "start", "end"] = msgspec.field(default="resume", name="from")
     replay: bool = False
     follow: bool = True
@@ -75,7 +78,8 @@ class TailSource:
             raise SpecError("max_line would keep nothing of a line", expected="a size such as 1MiB")
         self._address = address
         self._options = options
-        self._is_glob = glob.has_magic(address.path)
+        self._is_search = bool(options.also) or glob.has_magic(address.path)
+        """Whether files may come and go: there are several places, or a pattern."""
         self._logs: dict[str, FollowedLog] = {}
         self._marks: dict[str, dict[str, Any]] = {}
         self._ran_before = False
@@ -88,13 +92,13 @@ class TailSource:
         """
         self.close()
         self._context = context
-        home = glob.escape(str(context.home)) if self._is_glob else context.home
-        self._pattern = str(Path(home, self._address.path))
+        home = glob.escape(str(context.home)) if self._is_search else context.home
+        self._patterns = [str(Path(home, place)) for place in (self._address.path, *self._options.also)]
         marks = self._known_marks(position)
-        for path in sorted({*self._found(), *(path for path in marks if fnmatch(path, self._pattern))}):
+        for path in sorted({*self._found(), *(path for path in marks if self._is_meant(path))}):
             self._follow(path, marks.get(path), at_end=self._starts_at_end)
         if not self._logs:
-            raise SourceUnavailableError(f"no file matches {self._pattern}", expected="a log that exists")
+            raise SourceUnavailableError(f"no file matches {self._places}", expected="a log that exists")
         self._ran_before = True
 
     def run(self, emit: Emit, stop: Stop) -> None:
@@ -109,7 +113,7 @@ class TailSource:
                         return
             if not self._options.follow:
                 return
-            if self._is_glob and time.monotonic() >= next_scan_s:
+            if self._is_search and time.monotonic() >= next_scan_s:
                 grew |= self._rescan(emit, stop)
                 next_scan_s = time.monotonic() + self._options.rescan
             self._check_lost(emit, stop)
@@ -128,6 +132,13 @@ class TailSource:
         self._marks.clear()
 
     @property
+    def _places(self) -> str:
+        return " or ".join(self._patterns)
+
+    def _is_meant(self, path: str) -> bool:
+        return any(fnmatchcase(path, pattern) for pattern in self._patterns)
+
+    @property
     def _starts_at_end(self) -> bool:
         return not self._options.replay and self._options.from_ != "start" and self._options.follow
 
@@ -140,9 +151,9 @@ class TailSource:
 
     def _found(self) -> list[str]:
         """Return the paths to follow; older generations and compressed files that a glob matches are left out."""
-        if not self._is_glob:
-            return [self._pattern]
-        paths = [Path(path) for path in glob.glob(self._pattern, recursive=True)]  # noqa: PTH207
+        if not self._is_search:
+            return self._patterns
+        paths = {Path(path) for pattern in self._patterns for path in glob.glob(pattern, recursive=True)}  # noqa: PTH207
         return [
             str(path)
             for path in paths
@@ -160,7 +171,7 @@ class TailSource:
             followed.open(mark, at_end=at_end)
         except OSError as error:
             followed.close()
-            if self._is_glob:
+            if self._is_search:
                 self._context.log.warning("%s cannot be followed: %s", path, error)
                 return
             raise SourceUnavailableError(
@@ -201,7 +212,7 @@ class TailSource:
         for name in list(self._logs):
             self._finish(name, emit, stop)
         raise SourceLostError(
-            f"{self._pattern} has been gone for {lost_after}", hint="set lost_after higher, or leave it out to wait"
+            f"{self._places} has been gone for {lost_after}", hint="set lost_after higher, or leave it out to wait"
         )
 
     def _finish(self, name: str, emit: Emit, stop: Stop) -> None:
