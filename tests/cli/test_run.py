@@ -118,7 +118,8 @@ def test_records_on_stdout_are_all_that_comes_there(skerry: Skerry, pipeline: Wr
 
 def test_what_others_print_does_not_disturb_the_object(skerry: Skerry, pipeline: Write, tmp_path: Path) -> None:
     (tmp_path / "noisy.py").write_text(
-        "import subprocess\ndef loud(fields):\n    print('noise')\n    subprocess.run(['echo', 'echo'])\n    return fields\n"
+        "import subprocess\n"
+        "def loud(fields):\n    print('noise')\n    subprocess.run(['echo', 'echo'])\n    return fields\n"
     )
     path = pipeline("skerry: 1\nname: n\nsource: memory:?count=1\nstages:\n  - use: noisy:loud\nsinks: ['memory:']\n")
     done = skerry("run", path, "--json")
@@ -194,8 +195,8 @@ def test_the_third_signal_ends_a_stage_that_hangs(start: Callable[..., Any], pip
 
 def test_an_error_of_the_run_is_in_the_object_and_is_the_exit_code(skerry: Skerry, pipeline: Write) -> None:
     path = pipeline(
-        "skerry: 1\nname: stop\nsource: memory:?count=9\nstages:\n  - filter: {expression: nothing > 1, on_error: stop}\n"
-        "sinks: ['memory:']\n"
+        "skerry: 1\nname: stop\nsource: memory:?count=9\n"
+        "stages:\n  - filter: {expression: nothing > 1, on_error: stop}\nsinks: ['memory:']\n"
     )
     done = skerry("run", path, "--json")
     found = json.loads(done.stdout)

@@ -33,12 +33,13 @@ def _changes(before: RunSummary, after: RunSummary) -> Iterator[str]:
 def _stage_changes(before: StageSummary | None, after: StageSummary) -> Iterator[str]:
     if before is not None and before.state != after.state:
         again = "is up again" if before.state == "waiting" and after.state == "running" else None
-        ended = "has no more data" if after.state == "done" and after.role == "source" else None
+        ended = "has ended" if after.state == "done" and after.role == "source" else None
         words = STATE_WORDS.get(after.state, again or ended)
         if words:
             yield f"{after.id} {words}"
-    if before is not None and after.restarts > before.restarts:
-        yield f"{after.id} was restarted (the {after.restarts}. time)"
+    # Told at 1, 2, 4, 8, …: what restarts all the time must not drown the rest.
+    if before is not None and after.restarts.bit_length() > before.restarts.bit_length():
+        yield f"{after.id} broke and was opened anew ({after.restarts}× so far)"
     for fate in BAD_FATES:
         for reason, number in after.reasons.get(fate, {}).items():
             if not (before.reasons.get(fate, {}) if before else {}).get(reason) and number:

@@ -111,7 +111,8 @@ def _loss_lines(stages: Iterable[StageSummary]) -> list[str]:
 
 
 def _results(project: Project) -> list[str]:
-    places = [f"  {sink.id}: {place(sink, project)}" for sink in _sinks(project)]
+    kept = [sink for sink in _sinks(project) if sink.uri.split(":")[0] not in {"stdout", "memory"}]
+    places = [f"  {sink.id}: {place(sink, project)}" for sink in kept]
     return ["", "results", *places] if places else []
 
 

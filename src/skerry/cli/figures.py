@@ -16,11 +16,11 @@ def count(number: float) -> str:
 
 def short(number: float) -> str:
     """Write a count in at most five characters: ``950``, ``12.3k``, ``1.23M``."""
-    for unit in ("", "k", "M"):
+    for unit in ("", "k", "M", "G"):
         if number < 999.5:
             return f"{number:.0f}" if not unit else f"{number:.3g}{unit}"
         number /= 1000
-    return f"{number:.3g}G"
+    return f"{number:.3g}T"
 
 
 def rate(per_second: float) -> str:

@@ -202,7 +202,8 @@ def screen(picture: Picture, width: int, height: int) -> RenderableType:
 
     summary = picture.summary
     head = [_title(summary, width), *_totals(picture, width)]
-    foot = [_rule("model and device", width), *_models(summary, width), _device(picture.load, width)]
+    models = _models(summary, width)[: 3 if height >= 24 else 1]
+    foot = [_rule("model and device", width), *models, _device(picture.load, width)]
     # The rules over stages and answers, the table's header and the footer are always there.
     left = height - len(head) - len(foot) - 4
     reasons = [] if width >= WIDE else _reasons(summary.stages, width)[: max(left // 8, 1)]
@@ -354,7 +355,7 @@ def _reasons(stages: Iterable[StageSummary], width: int) -> list[Text]:
     from rich.text import Text
 
     lines = []
-    for stage in stages:
+    for stage in sorted(stages, key=lambda stage: -(stage.dropped + stage.expired + stage.failed)):
         lost = [
             f"{figures.short(number)} {fate}: {reason}"
             for fate in ("failed", "expired", "dropped")
@@ -376,18 +377,18 @@ def _models(summary: RunSummary, width: int) -> list[Text]:
         if model.shadow is not None and model.shadow_agreement is not None:
             line.append(f"  shadow {model.shadow} agrees {model.shadow_agreement:.3f}", style="dim")
         lines.append(_cut(line, width))
-    return lines[:3]
+    return lines
 
 
 def _device(load: Load, width: int) -> Text:
     from rich.text import Text
 
-    bars = 6 if width < WIDE else 16
+    bars = 4 if width < WIDE else 16
     line = Text(" device ")
     for word, share in (("cpu", load.cpu), ("memory", load.memory)):
         style = "red" if share > 0.9 else "yellow" if share > 0.7 else "green"
         line.append_text(Text.assemble(f"{word} ", (figures.bar(share, bars), style), f" {share:4.0%}  "))
-    line.append(f"process {figures.size(load.rss_bytes)}")
+    line.append(f"rss {figures.size(load.rss_bytes)}")
     if load.temperature_c is not None:
         line.append(f"  {load.temperature_c:.0f} °C", style="red" if load.temperature_c > 80 else "")
     if load.power_w is not None:

@@ -14,6 +14,10 @@ from skerry.spec.summary import LOSSES, RunSummary
 
 TICK_S = 0.5
 """Between two looks at the run: often enough to feel live, rare enough to cost next to nothing."""
+SAME_EVERY_S = 10.0
+"""Before the same line of a log is said again."""
+KEPT_LINES = 256
+"""Lines of a log that are remembered for that."""
 PLAIN_EVERY_S = 5.0
 """Between two plain lines."""
 
@@ -104,17 +108,31 @@ def plain_line(summary: RunSummary, per_second: float) -> str:
 
 
 class EventLog(logging.Handler):
-    """A logging handler that hands what the engine and its parts say to a reporter."""
+    """A logging handler that hands what the engine and its parts say to a reporter.
+
+    A line that was said less than :data:`SAME_EVERY_S` ago is not said again, but counted: what fails at every record
+    must not drown the rest.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
         self._say = say
+        self._said: dict[str, tuple[float, int]] = {}
+        """When a line was last said, and how often it was held back since."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say a record on one line, with its level when it is bad."""
         try:
             head = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-            self._say(head + " ".join(record.getMessage().split()))
+            line = head + " ".join(record.getMessage().split())
+            then, held_back = self._said.pop(line, (-SAME_EVERY_S, 0))
+            if record.created - then < SAME_EVERY_S:
+                self._said[line] = (then, held_back + 1)
+                return
+            self._said[line] = (record.created, 0)
+            while len(self._said) > KEPT_LINES:
+                del self._said[next(iter(self._said))]
+            self._say(line + (f" (and {held_back} times before)" if held_back else ""))
         except Exception:  # noqa: BLE001 - a message that cannot be written must not stop the run
             self.handleError(record)
 

@@ -139,7 +139,7 @@ def plain_value(value: Any) -> Any:
         return quantity_text(value)
     if isinstance(value, Bound):
         return str(value)
-    return msgspec.to_builtins(value, enc_hook=plain_value)
+    return msgspec.json.decode(msgspec.json.encode(value, enc_hook=plain_value))
 
 
 def quantity_text(value: Quantity) -> str:

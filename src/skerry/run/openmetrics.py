@@ -133,12 +133,12 @@ def _fates(counts: Counts) -> list[tuple[str, int]]:
 def _reasons(stage: StageSummary) -> Iterator[tuple[dict[str, str | None], int]]:
     """Yield each fate's count split by reason; what has no reason stands under an empty one."""
     for fate, count in _fates(stage):
-        reasons = stage.reasons.get(fate, {})
-        for reason, share in reasons.items():
-            yield {"fate": fate, "reason": reason}, share
+        reasons = dict(stage.reasons.get(fate, {}))
         rest = count - sum(reasons.values())
         if rest > 0 or not reasons:
-            yield {"fate": fate, "reason": ""}, rest
+            reasons[""] = reasons.get("", 0) + rest
+        for reason, share in reasons.items():
+            yield {"fate": fate, "reason": reason}, share
 
 
 def _counter(name: str, note: str, values: Iterable[tuple[Labels, float | None]], unit: str = "") -> str:
