@@ -10,12 +10,13 @@ import msgspec
 
 from skerry.build.measure import Figures
 from skerry.spec.budget import Budget
+from skerry.spec.units import Duration, Energy, Size
 
 TOOLS = ("numpy", "onnx", "onnxruntime", "safetensors", "tokenizers", "torch", "transformers")
 
 
 class BudgetLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One limit of the budget: what it must be, what it is, in the unit of ``value``; ``None`` where not measured."""
+    """One limit of the budget: what it must be, and what it is, in seconds, bytes or a share (``None``: not measured)."""
 
     limit: str
     must: str
@@ -104,7 +105,14 @@ def _lines(budget: Budget, chosen: VariantReport, tokenizer_bytes: int) -> Itera
         most = getattr(budget, limit)
         if most is not None:
             holds = None if value is None else value <= float(most)
-            yield BudgetLine(limit=limit, must=f"<= {most}", value=value, holds=holds)
+            yield BudgetLine(limit=limit, must=f"<= {_said(most)}", value=value, holds=holds)
+
+
+def _said(most: Duration | Size | Energy) -> str:
+    """Return a limit in the unit that people use for it."""
+    if isinstance(most, Duration):
+        return f"{float(most) * 1e3:g}ms"
+    return f"{float(most) / 1e6:g}MB" if isinstance(most, Size) else str(most)
 
 
 def _quality(metric: str, figures: Figures | None) -> float | None:

@@ -92,6 +92,13 @@ def _variant_line(variant: VariantReport, model: ModelReport) -> str:
 
 
 def _budget_line(line: BudgetLine) -> str:
+    from skerry.cli.figures import milliseconds, size
+
     if line.value is None:
         return f"{line.limit} must be {line.must}: not measured"
-    return f"{line.limit} must be {line.must}, is {line.value:.4g}: {'holds' if line.holds else 'DOES NOT HOLD'}"
+    said = f"{line.value:.3f}"
+    if line.limit.startswith("latency"):
+        said = milliseconds(line.value * 1e3)
+    elif line.limit in {"memory", "size"}:
+        said = size(line.value)
+    return f"{line.limit} must be {line.must}, is {said}: {'holds' if line.holds else 'DOES NOT HOLD'}"
