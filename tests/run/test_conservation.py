@@ -73,7 +73,7 @@ def pipelines(draw: st.DrawFn) -> dict[str, Any]:
         "loose": loose,
         "deadline_ns": draw(st.sampled_from([0, 3_000_000])),
         "stop_after": draw(st.none() | st.floats(0.0, 0.05)),
-        "sampled": draw(st.booleans()),
+        "timing": draw(st.sampled_from(["adaptive", "every", "sampled"])),
     }
 
 
@@ -84,7 +84,7 @@ def test_every_record_meets_exactly_one_fate(tmp_path: Path, case: dict[str, Any
     letters = Collect()
     made = engine(
         tmp_path, *case["nodes"], dead_letter=letters, drain_s=1.0, sync_s=0.005,
-        deadline_ns=case["deadline_ns"], sampled=case["sampled"],
+        deadline_ns=case["deadline_ns"], timing=case["timing"],
     )  # fmt: skip
     watching = threading.Event()
 
@@ -118,7 +118,7 @@ def test_losing_a_record_is_noticed(tmp_path: Path) -> None:
 
         def run(self, emit: Any, stop: Any) -> None:
             super().run(emit, stop)
-            engine_under_test._wiring.sources["in"].accepted += 1  # type: ignore[union-attr]
+            engine_under_test._wiring.sources["in"].issued += 1  # type: ignore[union-attr]
 
     def same(record: Record) -> Record:
         return record

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from skerry.run.expression import Expression
-from skerry.spec.errors import DrainTimeoutError, SourceUnavailableError, StageError
+from skerry.spec.errors import DrainTimeoutError, SourceUnavailableError, SpecError, StageError
 from skerry.spec.pipeline import Queue
 from skerry.spec.record import Record
 from skerry.spec.units import Duration, Size
@@ -407,6 +407,16 @@ def test_a_sink_that_stays_down_fails_its_records_and_only_its_own(tmp_path: Pat
     assert set(reasons) <= {"sink down", "sink down at the end"}
 
 
+def test_a_sink_that_is_wrong_as_written_ends_the_run(tmp_path: Path) -> None:
+    class Wrong(Collect):
+        def open(self, context: Any) -> None:
+            raise SpecError("plain text on a network")
+
+    made = engine(tmp_path, source("in", Items(numbered(3))), sink("wrong", Wrong()), drain_s=0.1)
+    with pytest.raises(SpecError, match="plain text"):
+        made.run()
+
+
 def test_one_record_that_a_sink_refuses_fails_alone(tmp_path: Path) -> None:
     out = Collect(bad=lambda record: record.fields["n"] == 42)
     summary = engine(tmp_path, source("in", Items(numbered(100))), sink("out", out)).run()
@@ -474,7 +484,8 @@ def test_a_run_can_be_limited_in_items(tmp_path: Path) -> None:
     assert summary.items_in == 37 == len(out.got)
 
 
-def test_sampled_timing_counts_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("timing", ["adaptive", "every", "sampled"])
+def test_timing_does_not_change_the_counts(tmp_path: Path, timing: Any) -> None:
     out = Collect()
     nodes = [
         source("in", Items(numbered(1000))),
@@ -482,6 +493,6 @@ def test_sampled_timing_counts_the_same(tmp_path: Path) -> None:
         stage("b", Call(same)),
         sink("out", out),
     ]
-    summary = engine(tmp_path, *nodes, sampled=True).run()
+    summary = engine(tmp_path, *nodes, timing=timing).run()
     assert summary.items_out == len(out.got)
     assert by_id(summary)["b"].latency_ms.p50 is not None

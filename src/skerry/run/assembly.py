@@ -55,7 +55,7 @@ def assemble(project: Project, *, log: Log, models: Models | None = None) -> Eng
         deadline_ns=pipeline.deadline.ns if pipeline.deadline else 0,
         drain_s=float(pipeline.drain),
         sync_s=float(pipeline.sync),
-        sampled=pipeline.timing == "sampled",
+        timing=pipeline.timing,
         insecure=pipeline.insecure,
         release=release,
     )

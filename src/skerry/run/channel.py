@@ -85,9 +85,16 @@ class Channel:
         """
         with self._lock:
             items = self._items
-            full = len(items) >= self._limit or (items and self._bytes + record.size > self._byte_limit)
-            if not (full or self._closed):
-                self._append(record)
+            total = self._bytes + record.size
+            if not self._closed and (not items or (len(items) < self._limit and total <= self._byte_limit)):
+                # As _append does it: this is the path of nearly every record.
+                items.append(record)
+                self._bytes = total
+                self.offered += 1
+                if self._ttl_ns:
+                    self._arrivals.append(_clock())
+                if self._sleepers:
+                    self._sleepers.popleft().release()
                 return True
         return self._put_full(record, wait)
 

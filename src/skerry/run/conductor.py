@@ -124,6 +124,11 @@ class Conductor:
         return gate
 
     @property
+    def has_duty(self) -> bool:
+        """Whether there is a duty cycle, and items have to wait at the door."""
+        return self._duty is not None
+
+    @property
     def rung(self) -> int:
         """The rung of the ladder that we stand on; 0 is the best variant."""
         return self._rung.rung

@@ -137,9 +137,13 @@ class Engine:
         """Return ``process`` as it is, or wrapped when the node is the gate of a duty cycle."""
         return self._conductor.watched(name, process)
 
-    def admit(self) -> bool:
-        """Tell a source whether one more item may come in; waits while the pipeline sleeps."""
-        if self.stopping.is_set() or not self._conductor.admit():
+    def door(self) -> Callable[[], bool] | None:
+        """Return what every item has to pass when there is a quota or a duty cycle."""
+        return self._admit if self._quota is not None or self._conductor.has_duty else None
+
+    def _admit(self) -> bool:
+        """Wait while the pipeline sleeps; tell whether one more item may come in."""
+        if not self._conductor.admit():
             return False
         if self._quota is None:
             return True
@@ -285,6 +289,8 @@ class Engine:
         self._join(wiring, time.monotonic() + self.settings.drain_s)
         if self._stuck():
             self.aborting.set()
+            for _, worker in wiring.segments:
+                worker.abort()
             for channel in wiring.channels.values():
                 channel.abort()
             self._join(wiring, time.monotonic() + _GRACE_S, to_the_end=True)

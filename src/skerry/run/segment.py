@@ -25,8 +25,6 @@ class SegmentWorker:
         Where records come from; ``None`` when a source is pulled inline.
     leave:
         Called at the end, to tell the channels behind that nothing more comes.
-    is_over:
-        Tells whether the time for draining is over, so that what is in hand is dropped.
     """
 
     def __init__(
@@ -36,14 +34,13 @@ class SegmentWorker:
         channel: Channel | None,
         ledger: Ledger,
         leave: Callable[[], None],
-        is_over: Callable[[], bool],
     ) -> None:
         self.id = name
         self.chains = tuple(chains)
         self.ledger = ledger
         self._channel = channel
         self._leave = leave
-        self._is_over = is_over
+        self._push = chains[0].push
         self._clocks = [
             _Clock(chain, index, step.stage)
             for chain in chains
@@ -58,20 +55,20 @@ class SegmentWorker:
         first = chain.steps[0] if chain.steps else None
         batched = first is not None and first.process_batch is not None
         limit = first.batch if first is not None and batched else _GRAB
-        push, is_over = chain.push, self._is_over
         while (batch := channel.take(limit, self._patience())) is not None:
             if batched:
                 if batch:
                     chain.push_batch(batch)
             else:
                 for record in batch:
-                    if is_over():
-                        chain.drop(record)
-                    else:
-                        push(record)
+                    self._push(record)
             if self._clocks:
                 self._tick()
         self.finish()
+
+    def abort(self) -> None:
+        """Drop what is in hand: the time for draining is over. Called from another thread."""
+        self._push = self.chains[0].drop
 
     def _patience(self) -> float | None:
         """Seconds until the next tick is due."""

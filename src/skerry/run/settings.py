@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from skerry.spec.pipeline import Duty, Ladder
 from skerry.spec.ports import Log
+
+
+Timing = Literal["adaptive", "every", "sampled"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +24,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ns: int = 0
     drain_s: float = 10.0
     sync_s: float = 0.5
-    sampled: bool = False
+    timing: Timing = "adaptive"
     insecure: bool = False
     release: str | None = None
     ladder: Ladder | None = None

@@ -9,7 +9,7 @@ from typing import Protocol
 from skerry.run.channel import Channel
 from skerry.run.histogram import bin_of
 from skerry.run.tally import Ledger, NodeTally
-from skerry.spec.errors import SinkFullError, SinkUnavailableError, SkerryError
+from skerry.spec.errors import DependencyError, SinkFullError, SinkUnavailableError, SkerryError, SpecError
 from skerry.spec.pipeline import Endpoint
 from skerry.spec.ports import Context, Log, Sink, Stop
 from skerry.spec.record import Fate, Record
@@ -134,6 +134,8 @@ class SinkWorker:
         except Exception as error:  # noqa: BLE001 -- a sink may be a third party's; the run goes on without it
             self._sink.close()
             self._down(error)
+            if isinstance(error, SpecError | DependencyError):
+                self._host.fail(error)  # no waiting will mend it
             return False
         self._is_open, self.state = True, "running"
         return True

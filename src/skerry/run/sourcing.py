@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -33,8 +32,8 @@ class SourceHost(Protocol):
     def fail(self, error: BaseException) -> None:
         """End the whole run with an error."""
 
-    def admit(self) -> bool:
-        """Wait while the pipeline sleeps; tell whether one more item may come in."""
+    def door(self) -> Callable[[], bool] | None:
+        """Return what every item has to pass: it may wait there, or be turned away. ``None`` where all may come in."""
 
 
 class SourceWorker:
@@ -51,7 +50,8 @@ class SourceWorker:
         deadline_ns: int,
     ) -> None:
         self.id = name
-        self.accepted = 0
+        self.issued = 0
+        self.refused = 0
         self.restarts = 0
         self.came_up = False
         self.state = "waiting"
@@ -64,8 +64,12 @@ class SourceWorker:
         self._deadline_ns = deadline_ns
         self._position = progress.position()
         self._is_open = False
-        self._sequence = itertools.count(1)
         self._lock = threading.Lock()
+
+    @property
+    def accepted(self) -> int:
+        """How many items came in."""
+        return self.issued - self.refused
 
     def run(self, offer: Offer) -> None:
         """Feed ``offer`` with the source's items."""
@@ -122,23 +126,22 @@ class SourceWorker:
 
     def _emitter(self, offer: Offer) -> Callable[..., bool]:
         """Return the function that the source calls for each item."""
-        host, name, deadline, sequence, lock = self._host, self.id, self._deadline_ns, self._sequence, self._lock
-        admit = host.admit
+        name, deadline, lock, door = self.id, self._deadline_ns, self._lock, self._host.door()
+        is_stopping = self._host.stopping.is_set
 
         def emit(fields: Fields, /, *, size: int = 0, position: Any = None, wait: bool = True) -> bool:
-            if not admit():
+            if is_stopping() or (door is not None and not door()):
                 return False
             now = _clock()
-            number = next(sequence)
-            record = Record(fields, name, number, now, now + deadline if deadline else 0, size, position)
             with lock:
-                self.accepted += 1
+                self.issued = number = self.issued + 1
+            record = Record(fields, name, number, now, now + deadline if deadline else 0, size, position)
             if offer(record, wait):
                 if position is not None:
                     self._position = position
                 return True
             with lock:
-                self.accepted -= 1
+                self.refused += 1
             if position is not None:
                 self._progress.settle(number, None)  # its number is not used again
             return False

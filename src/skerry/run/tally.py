@@ -10,6 +10,7 @@ from skerry.run.histogram import bin_of, new_bins
 from skerry.run.progress import Progress
 from skerry.spec.record import Fate, Record
 
+_TIMED_EVERY_NS = 50_000  # of records that are read closer together, not all are timed
 _clock = time.monotonic_ns
 
 
@@ -50,7 +51,7 @@ class NodeTally:
 class Ledger:
     """The fates of whole records, as one thread saw them end."""
 
-    __slots__ = ("_progress", "credit", "emitted", "last", "latency", "losses", "out")
+    __slots__ = ("_progress", "_timed_ns", "credit", "emitted", "last", "latency", "losses", "out")
 
     def __init__(self, progress: dict[str, Progress], last: deque[dict[str, Any]]) -> None:
         self._progress = progress
@@ -61,6 +62,7 @@ class Ledger:
         self.losses: dict[Fate, int] = {}
         self.latency = new_bins()
         self.last = last
+        self._timed_ns = 0
 
     def settle_out(self, record: Record) -> None:
         """Count a record that went all the way."""
@@ -68,7 +70,8 @@ class Ledger:
             self.settle(record, Fate.OUT)
             return
         self.out += 1
-        self._note(record)
+        if record.read_ns - self._timed_ns >= _TIMED_EVERY_NS:
+            self._note(record)
 
     def settle(self, record: Record, fate: Fate) -> None:
         """Count the end of a record, or of one of its copies."""
@@ -81,7 +84,8 @@ class Ledger:
             self._progress[record.source].settle(record.sequence, record.position)
         if final is Fate.OUT:
             self.out += 1
-            self._note(record)
+            if record.read_ns - self._timed_ns >= _TIMED_EVERY_NS:
+                self._note(record)
         elif final is not None:
             self.losses[final] = self.losses.get(final, 0) + 1
 
@@ -97,8 +101,9 @@ class Ledger:
             self.losses[fate] = self.losses.get(fate, 0) + 1
 
     def _note(self, record: Record) -> None:
-        if record.read_ns:
-            self.latency[bin_of(_clock() - record.read_ns)] += 1
+        """Time the way of a record and keep its fields to be shown."""
+        self._timed_ns = record.read_ns
+        self.latency[bin_of(_clock() - record.read_ns)] += 1
         self.last.append(record.fields)
 
     def hold(self, record: Record) -> None:

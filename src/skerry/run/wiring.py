@@ -124,7 +124,7 @@ class Wiring:
         start = self.graph.feeds[segment.head] if segment.source else (segment.head,)
         if segment.source and len(start) != 1:
             push = self._targets(start, segment, ledger, chains, left)
-            chains.insert(0, Chain([], push, ledger, self._host, sampled=self._settings.sampled))
+            chains.insert(0, Chain([], push, ledger, self._host, timing=self._settings.timing))
         else:
             self._grow(start[0], segment, ledger, chains, left)
         name = segment.head if segment.workers == 1 else f"{segment.head}#{number + 1}"
@@ -133,7 +133,7 @@ class Wiring:
             for channel in left:
                 channel.leave()
 
-        return SegmentWorker(name, chains, self.channels.get(segment.head), ledger, leave, self._host.aborting.is_set)
+        return SegmentWorker(name, chains, self.channels.get(segment.head), ledger, leave)
 
     def _grow(self, first: str, segment: Segment, ledger: Ledger, chains: list[Chain], left: list[Channel]) -> Chain:
         """Make the chain that starts at ``first``, and those behind it; chains come out in the order of the flow."""
@@ -147,7 +147,7 @@ class Wiring:
         place = len(chains)
         deliver = self._targets(self.graph.feeds[names[-1]], segment, ledger, chains, left)
         steps = [self._step(self.nodes[name]) for name in names]
-        chain = Chain(steps, deliver, ledger, self._host, sampled=self._settings.sampled)
+        chain = Chain(steps, deliver, ledger, self._host, timing=self._settings.timing)
         chains.insert(place, chain)
         return chain
 

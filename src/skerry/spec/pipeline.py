@@ -161,5 +161,6 @@ class Pipeline(Strict, frozen=True, kw_only=True):
     """How long the work that is left at shutdown may take."""
     sync: Duration = Duration(0.5)
     """How long a written answer may wait to be made durable: what a power cut can undo (it is then done again)."""
-    timing: Literal["every", "sampled"] = "every"
+    timing: Literal["adaptive", "every", "sampled"] = "adaptive"
+    """Which records' stages are timed: up to 20,000 a second, every one, or one in sixteen."""
     insecure: bool = False

@@ -36,11 +36,13 @@ class Lineage(Protocol):
         """Report the end of one copy; return the fate of the record when this was the last one."""
 
 
-class Record(msgspec.Struct, frozen=True, weakref=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One item.
 
     The envelope is frozen; ``fields`` belongs to the stage that holds the record and may be changed in place.
-    At a fan-out every branch gets a mapping of its own, whose values (frames, arrays) are shared, not copied.
+    At a fan-out every branch gets a mapping of its own, whose values (frames, arrays) are shared, not copied. Records
+    are not tracked by the garbage collector, which would walk full queues again and again; a record must not hold
+    itself.
 
     Parameters
     ----------
