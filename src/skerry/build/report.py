@@ -16,7 +16,7 @@ TOOLS = ("numpy", "onnx", "onnxruntime", "safetensors", "tokenizers", "torch", "
 
 
 class BudgetLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One limit of the budget: what it must be, and what it is, in seconds, bytes or a share (``None``: not measured)."""
+    """One limit of the budget: what it must be and what it is, in seconds, bytes or a share; ``None``: not measured."""
 
     limit: str
     must: str

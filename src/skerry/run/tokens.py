@@ -2,7 +2,7 @@
 
 A tokenizer reads a whole text before it cuts it to length, so a line of 10 MB would cost seconds for 256 tokens. So a
 text is cut before: to 16 characters per token, where English words and log lines have 3 to 5. A 10 MB log line then
-costs 1 ms instead of 2.5 s. If the cut text gives fewer tokens than there is room for (long words, blanks), four times
+costs 1 ms instead of 5 s. If the cut text gives fewer tokens than there is room for (long words, blanks), four times
 as much is taken, up to 64 Ki characters: only a text whose first 64 Ki characters hold fewer tokens than the limit
 is read differently from an uncut one.
 """
