@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,13 @@ def test_a_module_imports_only_from_lower_floors(path: Path) -> None:
 def test_every_room_has_a_floor() -> None:
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert rooms <= {*FLOORS, OUTSIDE}
+
+
+def test_the_page_draws_the_same_floors() -> None:
+    page = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawn = {room: int(floor) for floor, room in re.findall(r"^\| (\d) \| `(\w+)` \|", page, re.MULTILINE)}
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir()} & FLOORS.keys()
+    assert drawn == {room: FLOORS[room] for room in rooms}
 
 
 @pytest.mark.parametrize(
