@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -299,3 +300,29 @@ def test_plain_lines_on_a_terminal(how: str, pipeline: Write, tmp_path: Path) ->
         terminal.close()
     assert ALTERNATE not in terminal.printed
     assert "timer-in" in terminal.printed
+
+
+def test_every_key_of_the_object_is_documented(skerry: Skerry, pipeline: Write) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "running.md").read_text()
+    good = json.loads(skerry("run", pipeline(ENDLESS), "--max-items", "1", "--json").stdout)
+    bad = json.loads(skerry("run", pipeline(ENDLESS + "models: {m: {from: x}}\n"), "--json").stdout)
+    assert [key for key in {**good, **bad} if f"`{key}`" not in page] == []
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "1>&-", "1>&- 2>&-"])
+def test_closed_streams_disturb_nothing(closed: str, pipeline: Write, tmp_path: Path) -> None:
+    words = " ".join(map(shlex.quote, command("run", pipeline(ENDLESS), "--max-items", "3", "--json")))
+    done = subprocess.run(
+        ["sh", "-c", f"{words} {closed}"], cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    if "1>&-" not in closed:
+        assert json.loads(done.stdout)["items_in"] == 3
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_terminal_that_takes_ascii_only_is_no_error(skerry: Skerry, pipeline: Write) -> None:
+    plain = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = skerry("run", pipeline(ENDLESS), "--max-items", "3", environment=plain)
+    assert done.returncode == 0, done.stderr
+    assert "timer-in" in done.stdout

@@ -6,6 +6,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -168,3 +169,10 @@ def test_closing_twice_is_no_error() -> None:
     server = MetricsServer(lambda: WHOLE)
     server.close()
     server.close()
+
+
+def test_every_family_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "running.md").read_text()
+    families = re.findall(r"^# TYPE (\S+) ", render(WHOLE, process_load()), re.MULTILINE)
+    assert len(families) > 20
+    assert [name for name in families if f"`{name}`" not in page] == []

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from skerry import __version__
 from skerry.cli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, fault, report
@@ -103,6 +104,7 @@ def _module(command: str) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code of the process."""
     words = sys.argv[1:] if argv is None else list(argv)
+    _open_streams()
     try:
         code = _guarded(words)
         sys.stdout.flush()
@@ -113,6 +115,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return code
+
+
+def _open_streams() -> None:
+    """Make stdout and stderr writable whatever they are: closed ones, and ones that take ASCII only."""
+    for name in ("stdout", "stderr"):
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - until the very end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _guarded(words: Sequence[str]) -> int:
