@@ -114,6 +114,24 @@ class TestTaking:
             {"b": 2, "cloudevent": {**EVENT, "note": "a b", "datacontenttype": "application/json"}},
         ]
 
+    def test_answer_settled_waits_for_the_commit(self, serve: Serve) -> None:
+        served = serve(answer="settled")
+        answers: list[tuple[int, dict[str, Any]]] = []
+        sender = threading.Thread(target=lambda: answers.append(served.send(b'[{"a": 1}, {"a": 2}]')[:2]))
+        sender.start()
+        first, second = served.run.wait(2)
+        served.source.commit({"session": "earlier", "item": 9})
+        served.source.commit(first.position)
+        assert answers == []
+        served.source.commit(second.position)
+        sender.join(20)
+        assert answers == [(200, {"accepted": 2, "settled": True})]
+
+    def test_what_is_not_settled_in_time_says_so(self, serve: Serve) -> None:
+        served = serve(answer="settled", patience="50ms")
+        assert served.send()[0] == 504
+        assert served.fields() == [{}]
+
     def test_health(self, serve: Serve) -> None:
         served = serve(token="secret")
         assert served.send(method="GET", path="/healthz")[:2] == (200, {"status": "ok"})

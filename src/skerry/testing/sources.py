@@ -170,7 +170,8 @@ class SourceContract:
                     self.feed(folder, source, 0, count)
                 run.wait(count)
                 for item in emit.items:
-                    source.commit(item.position)
+                    if item.position is not None:
+                        source.commit(item.position)
             return emit.items
         finally:
             source.close()
@@ -221,6 +222,7 @@ class SourceContract:
         source = self.source(tmp_path)
         for position in ({"of": "another"}, ["source"], 3):
             source.open(make_context(tmp_path), position)
+            source.commit(position)
             source.close()
 
     def test_stop_ends_the_run(self, tmp_path: Path) -> None:

@@ -33,6 +33,11 @@ def read_position(position: Any | None, kind: type[T], log: Log) -> T | None:
         return None
 
 
+def is_of_session(position: Any, session: str) -> bool:
+    """Tell whether a committed position is of this session; the engine may still hold one of an earlier run."""
+    return isinstance(position, dict) and position.get("session") == session
+
+
 class Complaints:
     """Counts bad input of one kind and logs the first few of it, then only every power of two."""
 

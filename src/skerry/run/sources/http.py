@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import os
 import socket
 import ssl
 import threading
+import uuid
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from skerry.run.sources.bodies import Refusal, items_of
+from skerry.run.sources.delivery import is_of_session
 from skerry.spec.address import refuse_plain_text
 from skerry.spec.errors import DependencyError, SourceError, SourceUnavailableError, SpecError
 from skerry.spec.ports import Address, Context, Emit, Fields, Options, Stop
@@ -35,10 +38,14 @@ class HttpOptions(Options, frozen=True, kw_only=True):
         The environment variable that holds the token, so that the pipeline file does not.
     max_body:
         The most bytes of one request, which bounds the memory of one; 10 MB is a large batch.
+    answer:
+        When to answer: ``accepted`` as soon as the pipeline has taken the items, ``settled`` only when every sink has
+        made them durable, which takes up to the pipeline's ``sync`` and holds the connection for so long.
     retry_after:
         What a sender is told to wait when the pipeline is full; a second empties most queues.
     patience:
-        How long a sender may take for its body, so that slow ones cannot hold every connection.
+        How long a sender may take for its body, so that slow ones cannot hold every connection; and how long it waits
+        at the most for ``settled``.
     connections:
         How many connections may be open at once; further ones are answered 503.
     cert, key:
@@ -50,6 +57,7 @@ class HttpOptions(Options, frozen=True, kw_only=True):
     token: str | None = None
     token_env: str | None = None
     max_body: Size = Size(10e6)
+    answer: Literal["accepted", "settled"] = "accepted"
     retry_after: Duration = Duration(1.0)
     patience: Duration = Duration(30.0)
     connections: int = 256
@@ -63,7 +71,7 @@ class HttpSource:
 
     Answers 202 with ``{"accepted": n}`` once the pipeline has taken them, and 503 with ``Retry-After`` when it is
     full; every refusal is a problem of RFC 9457. ``GET /healthz`` answers 200. There is no position to resume at: a
-    sender keeps what was not accepted.
+    sender keeps what was not accepted, or with ``answer: settled`` what was not settled.
     """
 
     Options: ClassVar[type[Options]] = HttpOptions
@@ -80,6 +88,7 @@ class HttpSource:
         self._socket: socket.socket | None = None
         self._emit: Emit | None = None
         self._server: Any = None
+        self._settlements = Settlements()
         self.bound_port = 0
         """The port that it listens on, from ``open`` on; the system chooses it for port 0."""
 
@@ -91,6 +100,7 @@ class HttpSource:
         """
         self.close()
         refuse_plain_text(self._address, context.insecure)
+        self._settlements = Settlements()
         self._log = context.log
         self._token = self._read_token()
         self._server = self._make_server(context.home)
@@ -121,7 +131,10 @@ class HttpSource:
             thread.join(CLOSE_S)
 
     def commit(self, position: Any) -> None:
-        """Do nothing: the sender was told when its item was accepted."""
+        """Answer the senders that wait for everything up to ``position`` to be settled."""
+        # Items of an earlier session had other senders, who are gone.
+        if is_of_session(position, self._settlements.session):
+            self._settlements.settle(position["item"])
 
     def close(self) -> None:
         """Give the port back; safe to call twice."""
@@ -191,7 +204,12 @@ class HttpSource:
         body = await self._read_body(headers, receive)
         # A large body is read in a thread of its own, so that others are answered meanwhile.
         items = items_of(headers, body) if len(body) < 1 << 20 else await asyncio.to_thread(items_of, headers, body)
-        return 202, {"accepted": self._take(items)}, json
+        last = self._take(items)
+        if self._options.answer == "accepted":
+            return 202, {"accepted": len(items)}, json
+        if not await self._settlements.wait(last, self._options.patience):
+            raise Refusal(504, f"{len(items)} items were accepted, but not settled in time")
+        return 200, {"accepted": len(items), "settled": True}, json
 
     def _check_token(self, headers: dict[str, str]) -> None:
         if self._token is None:
@@ -222,16 +240,66 @@ class HttpSource:
             raise Refusal(408, "the body did not come in time", headers={"connection": "close"}) from None
 
     def _take(self, items: list[tuple[Fields, int]]) -> int:
-        """Hand over the items; one that is refused ends it, and the sender is told how many were taken."""
+        """Hand over the items and return the number of the last.
+
+        One that is refused ends it, and the sender is told how many were taken.
+        """
         emit = self._emit
+        number, asks = self._settlements.count, self._options.answer == "settled"
         for accepted, (fields, size) in enumerate(items):
-            if emit is None or not emit(fields, size=size, wait=False):
+            position = {"session": self._settlements.session, "item": number + 1} if asks else None
+            if emit is not None and emit(fields, size=size, position=position, wait=False):
+                number = self._settlements.count = number + 1
+            else:
                 wait_s = max(1, round(self._options.retry_after))
                 raise Refusal(
                     503, f"the pipeline is full: {accepted} of {len(items)} items were accepted",
                     headers={"retry-after": str(wait_s)}, more={"accepted": accepted},
                 )  # fmt: skip
-        return len(items)
+        return number
+
+
+class Settlements:
+    """Who waits for which item to be settled, since one ``open`` of the source.
+
+    Items are numbered by the server's thread; ``settle`` is called by the engine's.
+    """
+
+    def __init__(self) -> None:
+        self.session = uuid.uuid4().hex[:12]
+        self.count = 0
+        """How many items were accepted."""
+        self._settled = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: set[tuple[int, asyncio.Event]] = set()
+
+    async def wait(self, number: int, patience_s: float) -> bool:
+        """Wait until item ``number`` and all before it are settled; return ``False`` when it takes too long."""
+        self._loop = asyncio.get_running_loop()
+        waiting = (number, asyncio.Event())
+        self._waiting.add(waiting)
+        try:
+            # Looked at after it was added: a settlement in between would find it.
+            if self._settled < number:
+                async with asyncio.timeout(patience_s):
+                    await waiting[1].wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting.discard(waiting)
+        return True
+
+    def settle(self, number: int) -> None:
+        """Note that all items up to ``number`` are settled."""
+        self._settled = number
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the connections that waited
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        for number, event in self._waiting:
+            if number <= self._settled:
+                event.set()
 
 
 def _listen(host: str, port: int) -> socket.socket:

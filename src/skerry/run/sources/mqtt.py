@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from skerry.run.sources.delivery import Complaints, deliver
+from skerry.run.sources.delivery import Complaints, deliver, is_of_session
 from skerry.spec.address import refuse_plain_text
 from skerry.spec.errors import DependencyError, SourceUnavailableError, SpecError
 from skerry.spec.ports import Address, Context, Emit, Fields, Options, Stop
@@ -140,7 +140,7 @@ class MqttSource:
 
     def commit(self, position: Any) -> None:
         """Acknowledge every message up to ``position`` at the broker."""
-        if position["session"] != self._session:
+        if not is_of_session(position, self._session):
             return  # of messages that were lost sight of, which the broker sends again
         with self._lock:
             settled = [number for number in self._unsettled if number <= position["message"]]

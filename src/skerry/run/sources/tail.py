@@ -83,6 +83,7 @@ class TailSource:
         self._logs: dict[str, FollowedLog] = {}
         self._marks: dict[str, dict[str, Any]] = {}
         self._ran_before = False
+        self._refused: set[str] = set()
 
     def open(self, context: Context, position: Any | None) -> None:
         """Find the files and go to where to begin.
@@ -172,7 +173,7 @@ class TailSource:
         except OSError as error:
             followed.close()
             if self._is_search:
-                self._context.log.warning("%s cannot be followed: %s", path, error)
+                self._refuse(path, error)
                 return
             raise SourceUnavailableError(
                 f"{path} cannot be read: {error.strerror or error}", expected="a log that exists and may be read"
@@ -181,6 +182,12 @@ class TailSource:
         start = followed.mark()
         if start is not None:
             self._marks[path] = start.plain()
+
+    def _refuse(self, path: str, error: OSError) -> None:
+        """Say once that a file cannot be read; it is tried again with every search."""
+        if path not in self._refused:
+            self._refused.add(path)
+            self._context.log.warning("%s cannot be followed: %s", path, error.strerror or error)
 
     def _steps(self, followed: FollowedLog) -> Iterator[Step]:
         try:
