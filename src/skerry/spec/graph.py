@@ -29,7 +29,7 @@ def connect(
 ) -> Graph:
     """Connect nodes by their ``after``; by default a stage follows the one above it, the first takes every source.
 
-    A sink without ``after`` takes every source and stage that nothing else takes. ``place`` tells where an
+    A sink without ``after`` takes every source and stage that no stage takes. ``place`` tells where an
     id stands in the file. Raises ``GraphError`` for an unknown name, a cycle, a node that leads nowhere and one that
     is taken twice.
     """
@@ -41,14 +41,14 @@ def connect(
     explicit = {sink: after for sink, after in sinks if after is not None}
     inner = [*sources, *(stage for stage, _ in stages)]
     _check_names({**takes, **explicit}, inner, place)
-    taken = {before for befores in [*takes.values(), *explicit.values()] for before in befores}
-    loose = tuple(name for name in inner if name not in taken)
+    leaves = tuple(name for name in inner if not any(name in befores for befores in takes.values()))
     for sink, after in sinks:
-        takes[sink] = loose if after is None else after
+        takes[sink] = leaves if after is None else after
         if not takes[sink]:
             raise GraphError(
                 f"nothing leads to {sink}", where=place(sink), expected="`after:` with a stage or a source"
             )
+    loose = [name for name in leaves if not any(name in befores for befores in explicit.values())]
     if sinks and loose and len(explicit) == len(sinks):
         raise GraphError(
             f"{loose[0]} leads nowhere",
