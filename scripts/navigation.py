@@ -11,17 +11,9 @@ from typing import Any
 
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "Start": ("index.md", "install.md"),
-    "Use": (
-        "pipeline.md",
-        "sources.md",
-        "stages.md",
-        "stages-models.md",
-        "sinks.md",
-        "build.md",
-        "device.md",
-        "cli.md",
-    ),
-    "Understand": ("architecture.md", "engine.md", "runtimes.md", "exit-codes.md", "errors.md"),
+    "Write": ("pipeline.md", "sources.md", "stages.md", "stages-models.md", "sinks.md"),
+    "Use": ("device.md", "build.md", "running.md", "cli.md", "exit-codes.md", "errors.md"),
+    "Understand": ("architecture.md", "engine.md", "runtimes.md"),
     "Judge": ("benchmarks.md", "experiments.md"),
 }
 Entry = dict[str, list[str]]

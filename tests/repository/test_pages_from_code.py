@@ -45,5 +45,5 @@ def test_a_benchmark_becomes_a_table_with_its_origin() -> None:
 def test_the_navigation_holds_every_page_once() -> None:
     pages = ["index.md", "sinks.md", "decisions/0001-a.md", "decisions/0002-b.md", "strange.md"]
     found = navigation(pages)
-    assert [next(iter(chapter)) for chapter in found] == ["Start", "Use", "Decisions", "More"]
+    assert [next(iter(chapter)) for chapter in found] == ["Start", "Write", "Decisions", "More"]
     assert sorted(page for chapter in found for inside in chapter.values() for page in inside) == sorted(pages)
