@@ -147,7 +147,7 @@ def test_passwords_stay_out_of_the_object(skerry: Skerry, pipeline: Write) -> No
     assert "hush" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_drains_and_ends_well(
     number: signal.Signals, start: Callable[..., Any], pipeline: Write, tmp_path: Path
 ) -> None:
@@ -156,7 +156,7 @@ def test_the_first_signal_drains_and_ends_well(
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0
-    assert f"{number.name}: finishing what is queued" in stderr
+    assert f"{number.name}: finish what is queued" in stderr
     found = json.loads(stdout)
     assert found["items_in"] == found["items_out"] == len((tmp_path / "out.jsonl").read_text().splitlines())
 

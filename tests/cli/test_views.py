@@ -160,7 +160,11 @@ BUSY = RunSummary(
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40)])
 def test_the_live_view_shows_what_matters(width: int, height: int) -> None:
     load = Load(cpu=0.63, memory=0.41, rss_bytes=10**8, temperature_c=61, power_w=4.2, battery=0.8)
-    text = "\n".join(drawn(Picture(summary=BUSY, rates=[900.0, 1000.0], load=load, events=["it broke"]), width, height))
+    text = "\n".join(
+        drawn(
+            Picture(summary=BUSY, rates=[900.0, 1000.0], load=load, events=["it broke"], footer="Ctrl-C"), width, height
+        )
+    )
     for wanted in (
         "log-triage", "● running", "01:15", "0123456789ab", "1,000/s", "p50 4.2 ms", "p99 31.5 ms", "12.4 ms", "████░",
         "queue full", "waiting", "int8-per-channel on onnxruntime", "rung 1", "63%", "100.0 MB", "61 °C", "4.2 W",

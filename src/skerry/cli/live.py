@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
@@ -29,8 +29,9 @@ WIDE = 108
 """From this width the table has room for every column."""
 RATE_OVER_S = 2.0
 """The time over which a rate is taken: shorter ones flicker."""
-SENSORS_EVERY_S = 2.0
-"""Between two readings of the sensors, each of which opens many files."""
+USUAL_LIMIT_C = 85.0
+"""Where boards that do not tell their own limit begin to slow down."""
+NEAR_C = 5.0
 LOSS_STYLES = {"dropped": "red", "expired": "red", "failed": "bold red", "filtered": "dim", "absorbed": "dim"}
 STATUS_STYLES = {"running": "bold green", "asleep": "bold blue", "done": "bold", "failed": "bold red"}
 
@@ -42,6 +43,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     memory: float = 0.0
     rss_bytes: int = 0
     temperature_c: float | None = None
+    limit_c: float | None = None
     battery: float | None = None
     power_w: float | None = None
 
@@ -54,7 +56,7 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
     """Items a second, the newest last."""
     load: Load = Load()
     events: Sequence[str] = ()
-    footer: str = "Ctrl-C: finish what is queued, and end"
+    footer: str = ""
 
 
 class LiveView:
@@ -66,9 +68,14 @@ class LiveView:
         The terminal.
     capture_stdout:
         Whether what others print to stdout is shown as an event; wanted when that is the same terminal.
+    footer:
+        Returns the last line of the screen: what the next Ctrl-C does.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, capture_stdout: bool = True) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, *, capture_stdout: bool = True, footer: Callable[[], str] = str
+    ) -> None:
+        self._footer = footer
         self._stream = stream or sys.stderr
         self._capture_stdout = capture_stdout
         self._events: deque[str] = deque(maxlen=EVENTS)
@@ -100,8 +107,9 @@ class LiveView:
             return
         watts = self._note(summary)
         picture = Picture(
-            summary=summary, rates=tuple(self._rates), load=self._meter.read(watts), events=tuple(self._events)
-        )
+            summary=summary, rates=tuple(self._rates), load=self._meter.read(watts), events=tuple(self._events),
+            footer=self._footer(),
+        )  # fmt: skip
         size = self._live.console.size
         self._live.update(screen(picture, size.width, size.height), refresh=True)
 
@@ -158,42 +166,31 @@ class EventStream:
 
 
 class LoadMeter:
-    """Reads how busy the machine is, the slow sensors less often."""
+    """Reads how busy the machine is, by the vital signs that move the degrade ladder (they know of cgroup limits)."""
 
     def __init__(self) -> None:
         import psutil
 
+        from skerry.device.pressure import VitalSigns
+
         self._psutil = psutil
         self._process = psutil.Process()
-        self._sensors: tuple[float | None, float | None] = (None, None)
-        self._due = 0.0
+        self._vitals = VitalSigns()
         psutil.cpu_percent(None)  # the first call has nothing to compare with and returns 0
 
     def read(self, power_w: float | None = None) -> Load:
         """Return the load now; the share of the CPU is since the last call."""
-        if time.monotonic() >= self._due:
-            self._due = time.monotonic() + SENSORS_EVERY_S
-            self._sensors = (self._temperature(), self._battery())
-        temperature, battery = self._sensors
-        return Load(
-            cpu=self._psutil.cpu_percent(None) / 100,
-            memory=self._psutil.virtual_memory().percent / 100,
+        vitals = self._vitals.read()
+        cpu, memory = vitals.cpu_load, vitals.memory_pressure
+        return Load(  # psutil fills in where there is no /proc, as on macOS
+            cpu=self._psutil.cpu_percent(None) / 100 if cpu is None else cpu,
+            memory=self._psutil.virtual_memory().percent / 100 if memory is None else memory,
             rss_bytes=self._process.memory_info().rss,
-            temperature_c=temperature,
-            battery=battery,
+            temperature_c=vitals.hottest_c,
+            limit_c=vitals.limit_c,
+            battery=vitals.battery_share,
             power_w=power_w,
         )
-
-    def _temperature(self) -> float | None:
-        read = getattr(self._psutil, "sensors_temperatures", None)  # not offered on macOS
-        found = [sensor.current for group in (read() if read else {}).values() for sensor in group]
-        # Some boards report sensors that are not connected as 0 or as a huge value.
-        return max((value for value in found if 0 < value < 200), default=None)
-
-    def _battery(self) -> float | None:
-        read = getattr(self._psutil, "sensors_battery", None)
-        found = read() if read else None
-        return None if found is None else found.percent / 100
 
 
 def screen(picture: Picture, width: int, height: int) -> RenderableType:
@@ -390,7 +387,8 @@ def _device(load: Load, width: int) -> Text:
         line.append_text(Text.assemble(f"{word} ", (figures.bar(share, bars), style), f" {share:4.0%}  "))
     line.append(f"rss {figures.size(load.rss_bytes)}")
     if load.temperature_c is not None:
-        line.append(f"  {load.temperature_c:.0f} °C", style="red" if load.temperature_c > 80 else "")
+        hot = load.temperature_c > (load.limit_c or USUAL_LIMIT_C) - NEAR_C
+        line.append(f"  {load.temperature_c:.0f} °C", style="red" if hot else "")
     if load.power_w is not None:
         line.append(f"  {load.power_w:.1f} W")
     if load.battery is not None:

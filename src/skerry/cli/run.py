@@ -37,8 +37,8 @@ output:
   stdout sink's records come before it, so it is always the last line.
 
 signals:
-  The first Ctrl-C or SIGTERM ends reading and finishes what is queued (`drain` in the pipeline file limits how long).
-  The second one drops what is queued, counts it, and ends with code 130 or 143; the third ends the process at once.
+  The first Ctrl-C, SIGTERM or SIGHUP ends reading and finishes what is queued, for at most `drain` of the file.
+  The second one drops what is queued, counts it, and ends with code 128 + signal; the third ends the process at once.
 """
 
 
@@ -89,12 +89,13 @@ def run(args: argparse.Namespace) -> int:
 
     project = read_project(project_at(args.target))
     records_on_stdout = writes_stdout(project)
-    reporter = _reporter(args, records_on_stdout)
+    signals = Signals()
+    reporter = _reporter(args, records_on_stdout, signals.next_step)
     log = _log(reporter)
     from skerry.run.assembly import assemble
 
     engine = assemble(project, log=log)
-    signals = Signals(engine.stop, engine.abort)
+    signals.drain, signals.drop = engine.stop, engine.abort
     with contextlib.ExitStack() as stack:
         if args.json and not records_on_stdout:
             stack.enter_context(stdout_to_stderr())
@@ -134,7 +135,7 @@ def writes_stdout(project: Project) -> bool:
     return any(sink.uri.split(":")[0] == "stdout" for sink in sinks)
 
 
-def _reporter(args: argparse.Namespace, records_on_stdout: bool) -> Reporter:
+def _reporter(args: argparse.Namespace, records_on_stdout: bool, footer: Callable[[], str]) -> Reporter:
     from skerry.cli.reporter import PlainReporter, SilentReporter
 
     if args.quiet:
@@ -145,7 +146,7 @@ def _reporter(args: argparse.Namespace, records_on_stdout: bool) -> Reporter:
         return PlainReporter()
     from skerry.cli.live import LiveView
 
-    return LiveView(capture_stdout=sys.stdout.isatty())
+    return LiveView(capture_stdout=sys.stdout.isatty(), footer=footer)
 
 
 def _log(reporter: Reporter) -> logging.Logger:
@@ -203,21 +204,26 @@ def _watched(
 
 
 class Signals:
-    """SIGINT and SIGTERM during a run: the first drains, the second drops what is left, the third ends the process.
+    """Signals during a run: the first drains, the second drops what is left, the third ends the process.
 
-    Parameters
-    ----------
-    drain, drop:
-        Ask for the graceful and for the quick end; safe to call from a signal handler.
+    ``drain`` and ``drop`` ask for the graceful and for the quick end, ``before_exit`` gives the terminal back; they are
+    set before the signals are caught, and are safe to call from a handler.
     """
 
-    def __init__(self, drain: Callable[[], None], drop: Callable[[], None]) -> None:
+    STEPS = ("finish what is queued, and end", "drop what is queued, and end", "end at once")
+
+    def __init__(self) -> None:
         self.exit_code = 0
         """128 + the signal that made the run drop what was left; 0 while none did."""
+        self.drain: Callable[[], None] = lambda: None
+        self.drop: Callable[[], None] = lambda: None
         self.before_exit: Callable[[], None] = lambda: None
-        self._steps = [self._drain, self._drop, self._exit]
-        self._ask = (drain, drop)
+        self._seen = 0
         self._news: list[str] = []
+
+    def next_step(self) -> str:
+        """Say what the next signal does."""
+        return f"Ctrl-C: {self.STEPS[min(self._seen, len(self.STEPS) - 1)]}"
 
     def news(self) -> list[str]:
         """Return what is to be said since the last call; the handler must not print, it may interrupt a print."""
@@ -226,8 +232,11 @@ class Signals:
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        """Handle the two signals inside the block, and as before after it."""
-        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Handle the signals inside the block, and as before after it."""
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` wants it ignored
+            numbers.append(signal.SIGHUP)
+        before = {number: signal.signal(number, self._handle) for number in numbers}
         try:
             yield
         finally:
@@ -235,18 +244,15 @@ class Signals:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: object) -> None:
-        step = self._steps[0]
-        del self._steps[:1]
-        step(number)
-
-    def _drain(self, number: int) -> None:
-        self._news.append(f"{signal.Signals(number).name}: finishing what is queued; once more drops it")
-        self._ask[0]()
-
-    def _drop(self, number: int) -> None:
-        self._news.append(f"{signal.Signals(number).name}: dropping what is queued; once more ends at once")
-        self.exit_code = 128 + number
-        self._ask[1]()
+        done, self._seen = self._seen, self._seen + 1
+        if done >= len(self.STEPS) - 1:
+            self._exit(number)
+        self._news.append(f"{signal.Signals(number).name}: {self.STEPS[done]}; once more: {self.STEPS[done + 1]}")
+        if done == 0:
+            self.drain()
+        else:
+            self.exit_code = 128 + number
+            self.drop()
 
     def _exit(self, number: int) -> None:
         with contextlib.suppress(Exception):  # whatever the terminal does now, the process must end
