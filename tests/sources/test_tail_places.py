@@ -45,6 +45,27 @@ def test_a_name_that_is_meant_twice_is_read_once(tmp_path: Path) -> None:
     assert [item.fields["text"] for item in collector.items] == ["a1"]
 
 
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [("0B", []), ("1B", []), ("5B", []), ("6B", ["three"]), ("11B", ["three"]), ("12B", ["three"]),
+     ("13B", ["second", "three"]), ("1kB", ["1", "second", "three"])],
+)  # fmt: skip
+def test_history_begins_at_a_whole_line(tmp_path: Path, history: str, expected: list[str]) -> None:
+    write(tmp_path / "a.log", "1\nsecond\nthree\n")
+    source = open_tail(tmp_path, "tail://a.log?from=start&follow=false", [], history=history)
+    collector = Collector()
+    source.run(collector, threading.Event())
+    assert [item.fields["text"] for item in collector.items] == expected
+
+
+def test_history_is_of_the_files_that_are_there_at_the_start(tmp_path: Path) -> None:
+    write(tmp_path / "a.log", "a1\na2\n")
+    with Run(open_tail(tmp_path, "tail://a.log?from=start", ["b.log"], history="3B"), Collector()) as run:
+        run.wait(1)
+        write(tmp_path / "b.log", "b1\nb2\n")
+        assert [item.fields["text"] for item in run.wait(3)] == ["a2", "b1", "b2"]
+
+
 def test_without_any_of_them_the_source_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailableError, match=r"a\.log or .*b\.log"):
         open_tail(tmp_path, "tail://a.log", ["b.log"])

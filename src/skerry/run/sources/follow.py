@@ -86,6 +86,18 @@ class OpenLog:
         newline = os.pread(self._descriptor, size - start, start).rfind(b"\n")
         self.go_to(start + newline + 1 if newline >= 0 or start == 0 else size)
 
+    def go_back(self, history: int, max_line: int) -> None:
+        """Go on at the first line that begins in the last ``history`` bytes; a longer rest of a line is passed over."""
+        start = self.size - history
+        if start <= 0:
+            return
+        before = os.pread(self._descriptor, max_line, start - 1)
+        newline = before.find(b"\n")
+        if newline >= 0:
+            self.go_to(start + newline)
+        else:
+            self.go_to_end(max_line)
+
     def close(self) -> None:
         """Close the file; safe to call twice."""
         if self._descriptor >= 0:
@@ -130,14 +142,19 @@ class FollowedLog:
         self._row: deque[OpenLog] = deque()
         self._idle_since_s: float | None = None
 
-    def open(self, mark: Mark | None, *, at_end: bool) -> None:
-        """Begin at ``mark``; without one, at the end or the beginning. Raises ``OSError`` when the path is absent."""
+    def open(self, mark: Mark | None, *, at_end: bool, history: int | None = None) -> None:
+        """Begin at ``mark``; without one, at the end or the beginning, or ``history`` bytes before the end.
+
+        Raises ``OSError`` when the path is absent.
+        """
         if mark is not None:
             self._resume(mark)
             return
         newest = self._open(self.path)
         if at_end:
             newest.go_to_end(self._max_line)
+        elif history is not None:
+            newest.go_back(history, self._max_line)
         self._row.append(newest)
 
     def mark(self) -> Mark | None:

@@ -34,6 +34,9 @@ class TailOptions(Options, frozen=True, kw_only=True):
         at the end and ``start`` at the first line. ``end`` always begins at the end.
     replay:
         Begin at the first line whatever was committed, once per run.
+    history:
+        Of a longer file that would be read from its first line, only the lines that begin in its last ``history``:
+        last year's are rarely worth the time.
     follow:
         Wait for more lines; ``false`` ends at the end of the file.
     poll:
@@ -52,6 +55,7 @@ class TailOptions(Options, frozen=True, kw_only=True):
     also: list[str] = msgspec.field(default_factory=list)
     from_: Literal["resume", "start", "end"] = msgspec.field(default="resume", name="from")
     replay: bool = False
+    history: Size | None = None
     follow: bool = True
     poll: Duration = Duration(0.2)
     rescan: Duration = Duration(2.0)
@@ -84,6 +88,7 @@ class TailSource:
         self._marks: dict[str, dict[str, Any]] = {}
         self._ran_before = False
         self._refused: set[str] = set()
+        self._history = None if options.history is None else int(options.history)
 
     def open(self, context: Context, position: Any | None) -> None:
         """Find the files and go to where to begin.
@@ -97,7 +102,7 @@ class TailSource:
         self._patterns = [str(Path(home, place)) for place in (self._address.path, *self._options.also)]
         marks = self._known_marks(position)
         for path in sorted({*self._found(), *(path for path in marks if self._is_meant(path))}):
-            self._follow(path, marks.get(path), at_end=self._starts_at_end)
+            self._follow(path, marks.get(path), at_end=self._starts_at_end, history=self._history)
         if not self._logs:
             raise SourceUnavailableError(f"no file matches {self._places}", expected="a log that exists")
         self._ran_before = True
@@ -163,13 +168,13 @@ class TailSource:
             and not any(is_generation(path, other) for other in paths)
         ]
 
-    def _follow(self, path: str, mark: Mark | None, *, at_end: bool) -> None:
+    def _follow(self, path: str, mark: Mark | None, *, at_end: bool, history: int | None = None) -> None:
         options = self._options
         followed = FollowedLog(
             Path(path), path, max_line=int(options.max_line), linger_s=options.linger, log=self._context.log
         )
         try:
-            followed.open(mark, at_end=at_end)
+            followed.open(mark, at_end=at_end, history=history)
         except OSError as error:
             followed.close()
             if self._is_search:
