@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,5 +80,5 @@ def test_steps_are_never_closer_than_the_waiting_times(signals: list[Signals]) -
         for second, (before, after) in enumerate(zip([0, *rungs], rungs, strict=False))
         if after != before
     ]
-    for (first, _), (second, direction) in zip(steps, steps[1:], strict=False):
+    for (first, _), (second, direction) in itertools.pairwise(steps):
         assert second - first >= (2 if direction > 0 else 10)

@@ -72,7 +72,7 @@ class TestPayloads:
         assert item.fields == {"value": 1, "topic": "a", "retained": True}
 
     def test_a_filter_that_ends_in_a_hash(self, broker: Broker, tmp_path: Path) -> None:
-        for rest in ("a/#", "a/%23?qos=0", "$share/group/a/%23"):
+        for rest in ("a/#", "a/#?qos=0", "$share/group/a/%23"):
             with Run(open_source(broker, tmp_path, rest), Collector()) as run:
                 broker.publish("a/b/c", "1")
                 run.wait(1)
@@ -226,9 +226,9 @@ class TestAccess:
             open_source(broker, tmp_path, "a").close()
         assert len((make_context(tmp_path).state / "client-id").read_text()) <= 23
 
-    @pytest.mark.parametrize("uri", ["mqtt://h/", "mqtt://h", "mqtt://h/a/#?qos=1", "mqtt://h/a#b"])
+    @pytest.mark.parametrize("uri", ["mqtt://h/", "mqtt://h", "mqtt://h/a/#/b", "mqtt://h/a#"])
     def test_a_topic_is_needed(self, uri: str) -> None:
-        with pytest.raises(SpecError, match=r"topic|cut off"):
+        with pytest.raises(SpecError, match="topic"):
             build_source(uri)
 
     def test_a_missing_password_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

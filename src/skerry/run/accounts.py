@@ -144,9 +144,11 @@ def _summary(wiring: Wiring, name: str, counts: NodeCounts) -> StageSummary:
 
 
 def _state(wiring: Wiring, name: str) -> str:
-    if name in wiring.sources:
-        return wiring.sources[name].state
-    return wiring.sinks[name].state if name in wiring.sinks else "running"
+    worker = wiring.sources.get(name) or wiring.sinks.get(name)
+    if worker is not None:
+        return worker.state
+    segments = [segment for segment in wiring.segments if name in segment[0].nodes]
+    return "done" if all(worker.is_done for _, worker in segments) else "running"
 
 
 def whole(wiring: Wiring) -> dict[str, Any]:

@@ -97,13 +97,15 @@ class Conductor:
         if self._thread is not None:
             self._thread.join()
 
-    def admit(self) -> bool:
-        """Wait while the pipeline sleeps; tell whether an item may come in. With a gate, items always may."""
+    def admit(self, wait: bool) -> bool:
+        """Tell whether an item may come in, waiting while the pipeline sleeps. With a gate, items always may."""
         if self._duty is None:
             return True
         if self._duty.gate is None:
             self._last_item = time.monotonic()
             if not self._awake.is_set():
+                if not wait:
+                    return False
                 self._awake.wait()
             self._last_item = time.monotonic()
         return not self._ended.is_set()

@@ -101,6 +101,11 @@ class Encoder:
         """How many numbers a vector has."""
         return self._dimension
 
+    @property
+    def generation(self) -> int:
+        """0: an encoder is one model, for good."""
+        return 0
+
     def embed(self, texts: Sequence[str]) -> Array:
         """Return one pooled vector per text, in the order of the texts: float32 of shape (len(texts), dimension).
 

@@ -137,13 +137,13 @@ class Engine:
         """Return ``process`` as it is, or wrapped when the node is the gate of a duty cycle."""
         return self._conductor.watched(name, process)
 
-    def door(self) -> Callable[[], bool] | None:
+    def door(self) -> Callable[[bool], bool] | None:
         """Return what every item has to pass when there is a quota or a duty cycle."""
         return self._admit if self._quota is not None or self._conductor.has_duty else None
 
-    def _admit(self) -> bool:
+    def _admit(self, wait: bool) -> bool:
         """Wait while the pipeline sleeps; tell whether one more item may come in."""
-        if not self._conductor.admit():
+        if not self._conductor.admit(wait):
             return False
         if self._quota is None:
             return True
@@ -268,18 +268,18 @@ class Engine:
         return any(thread.is_alive() for thread in self._threads if thread.name != f"skerry-{DEAD_LETTER}")
 
     def _save_positions(self, *, now: bool = False) -> None:
-        """Write the positions up to which everything is settled, then tell the sources."""
-        if self._wiring is None or (not now and time.monotonic() < self._save_at):
+        """Tell the sources up to where everything is settled, and write it down when that is due."""
+        if self._wiring is None:
             return
-        self._save_at = time.monotonic() + self.settings.sync_s
         found = {name: progress.position() for name, progress in self._wiring.progress.items()}
         positions = {name: position for name, position in found.items() if position is not None}
-        if not positions or not self._checkpoint.write(positions):
-            return
         for name, position in positions.items():
             if position != self._committed.get(name):
                 self._committed[name] = position
                 self._wiring.sources[name].commit(position)
+        if positions and (now or time.monotonic() >= self._save_at):
+            self._save_at = time.monotonic() + self.settings.sync_s
+            self._checkpoint.write(positions)
 
     # Ending
 

@@ -110,6 +110,11 @@ class ModelHandle:
         return self._variant.name
 
     @property
+    def generation(self) -> int:
+        """Changes with every swap: what was computed by another generation does not go with new answers."""
+        return self._swaps
+
+    @property
     def rung(self) -> int:
         """The place of that variant on the ladder; 0 is the best, or a shadow that was swapped in."""
         return self.rungs.index(self._variant) if self._variant in self.rungs else 0
@@ -164,10 +169,11 @@ class ModelHandle:
         with self._changing:
             if variant is self._variant:
                 return
-            if self._tenancy is not None:
-                self._install(self._loaded(variant))
+            fresh = self._loaded(variant) if self._tenancy is not None else None
             self._variant = variant
-            self._swaps += 1
+            self._swaps += 1  # before the first answer of the new one, so that nobody takes it for the old one's
+            if fresh is not None:
+                self._install(fresh)
 
     def step_to(self, rung: int) -> None:
         """Swap to a rung of the ladder; beyond its ends, to the last or the first. Raises what ``swap`` does."""
@@ -183,6 +189,7 @@ class ModelHandle:
             shadow=variant.name if variant else None,
             shadow_items=shadow.items if shadow else 0,
             shadow_agreement=shadow.agreement if shadow else None,
+            shadow_dropped=self.shadow_dropped,
         )
 
     def close(self) -> None:

@@ -41,6 +41,7 @@ class SegmentWorker:
         self._channel = channel
         self._leave = leave
         self._push = chains[0].push
+        self.is_done = False
         self._clocks = [
             _Clock(chain, index, step.stage)
             for chain in chains
@@ -91,6 +92,7 @@ class SegmentWorker:
             for chain in self.chains:
                 chain.settle_held()
             self.ledger.absorb_rest()
+            self.is_done = True
             self._leave()
 
 

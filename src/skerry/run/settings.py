@@ -10,7 +10,6 @@ import msgspec
 from skerry.spec.pipeline import Duty, Ladder
 from skerry.spec.ports import Log
 
-
 Timing = Literal["adaptive", "every", "sampled"]
 
 

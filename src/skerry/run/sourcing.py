@@ -32,8 +32,11 @@ class SourceHost(Protocol):
     def fail(self, error: BaseException) -> None:
         """End the whole run with an error."""
 
-    def door(self) -> Callable[[], bool] | None:
-        """Return what every item has to pass: it may wait there, or be turned away. ``None`` where all may come in."""
+    def door(self) -> Callable[[bool], bool] | None:
+        """Return what every item has to pass: it may wait there, or be turned away.
+
+        It is called with whether the item may wait; ``None`` where all may come in.
+        """
 
 
 class SourceWorker:
@@ -130,7 +133,7 @@ class SourceWorker:
         is_stopping = self._host.stopping.is_set
 
         def emit(fields: Fields, /, *, size: int = 0, position: Any = None, wait: bool = True) -> bool:
-            if is_stopping() or (door is not None and not door()):
+            if is_stopping() or (door is not None and not door(wait)):
                 return False
             now = _clock()
             with lock:

@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from skerry.spec.errors import SpecError
 from skerry.spec.ports import Address
 
+_NETWORK = frozenset({"http", "https", "mqtt", "mqtts", "http+listen", "https+listen"})
+_QUERY = re.compile(r"\?(?=[\w.-]+=)")  # a question mark alone may be part of a glob
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*(?=:)")
 
 
@@ -23,20 +25,19 @@ def parse_address(text: str, *, where: str = "") -> tuple[Address, dict[str, str
         raise SpecError(
             f"{text!r} is not a URI", where=where, expected="scheme://target, such as tail:///var/log/syslog"
         )
-    parts = urlsplit(text)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if parts.scheme in {"http", "https", "mqtt", "mqtts", "http+listen", "https+listen"}:
-        return _network_address(text, where), options
-    path = unquote((parts.netloc + parts.path) if parts.netloc else parts.path)
-    return Address(text=text, scheme=parts.scheme, path=path), options
+    target, query = _QUERY.split(text[scheme.end() + 1 :], maxsplit=1) + [""] * (not _QUERY.search(text))
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if scheme[0] in _NETWORK:
+        return _network_address(text, f"{scheme[0]}:{target}", where), options
+    return Address(text=text, scheme=scheme[0], path=unquote(target.removeprefix("//"))), options
 
 
-def _network_address(text: str, where: str) -> Address:
-    parts = urlsplit(text)
+def _network_address(text: str, without_query: str, where: str) -> Address:
     try:
+        parts = urlsplit(without_query.replace("#", "%23"))  # a wildcard of MQTT, never a fragment here
         port = parts.port
     except ValueError as error:
-        raise SpecError(f"{text!r} has a bad port", where=where, expected="a number from 0 to 65535") from error
+        raise SpecError(f"{text!r} is no URI: {error}", where=where, expected="scheme://host:port/path") from error
     if not parts.hostname:
         raise SpecError(f"{text!r} names no host", where=where, expected=f"{parts.scheme}://host:port/path")
     return Address(

@@ -30,18 +30,34 @@ class Document:
         The file's name, as messages show it.
     marks:
         Line and column (from 1) of every value, by the keys that lead to it.
+    key_marks:
+        The same of every key.
     """
 
-    def __init__(self, data: Any, name: str, marks: Mapping[Keys, tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        data: Any,
+        name: str,
+        marks: Mapping[Keys, tuple[int, int]],
+        key_marks: Mapping[Keys, tuple[int, int]],
+    ) -> None:
         self.data = data
         self.name = name
         self._marks = marks
+        self._key_marks = key_marks
 
     def place(self, keys: Keys = ()) -> str:
         """Return ``file:line:column`` of a value, or of the nearest one around it."""
         while keys and keys not in self._marks:
             keys = keys[:-1]
         line, column = self._marks.get(keys, (1, 1))
+        return f"{self.name}:{line}:{column}"
+
+    def place_of_key(self, keys: Keys) -> str:
+        """Return ``file:line:column`` of the last of the keys itself."""
+        if keys not in self._key_marks:
+            return self.place(keys)
+        line, column = self._key_marks[keys]
         return f"{self.name}:{line}:{column}"
 
     def at(self, keys: Keys) -> Any:
@@ -79,7 +95,7 @@ class Document:
                 if key not in fields:
                     return SpecError(
                         f"unknown key {key!r} in {shown}",
-                        where=self.place((*keys, key)),
+                        where=self.place_of_key((*keys, key)),
                         expected=f"one of {', '.join(fields)}",
                         hint=did_you_mean(str(key), fields),
                     )
@@ -134,19 +150,21 @@ def parse_document(text: str, name: str = "<text>") -> Document:
     if tree is None:
         raise SpecError("the file is empty", where=f"{name}:1:1", expected="a mapping that starts with `skerry: 1`")
     marks: dict[Keys, tuple[int, int]] = {(): (1, 1)}
-    return Document(_plain(tree, (), marks), name, marks)
+    key_marks: dict[Keys, tuple[int, int]] = {}
+    return Document(_plain(tree, (), marks, key_marks), name, marks, key_marks)
 
 
-def _plain(node: Any, keys: Keys, marks: dict[Keys, tuple[int, int]]) -> Any:
-    """Turn ruamel's tree into plain data and note where each value begins."""
+def _plain(node: Any, keys: Keys, marks: dict[Keys, tuple[int, int]], key_marks: dict[Keys, tuple[int, int]]) -> Any:
+    """Turn ruamel's tree into plain data and note where each key and value begins."""
     if isinstance(node, Mapping):
-        for key in node:
-            marks[(*keys, key)] = _mark(node, key, "key" if isinstance(node[key], Mapping | list) else "value")
-        return {str(key): _plain(value, (*keys, key), marks) for key, value in node.items()}
+        for key, value in node.items():
+            key_marks[(*keys, key)] = _mark(node, key, "key")
+            marks[(*keys, key)] = _mark(node, key, "key" if isinstance(value, Mapping | list) else "value")
+        return {str(key): _plain(value, (*keys, key), marks, key_marks) for key, value in node.items()}
     if isinstance(node, list):
         for index in range(len(node)):
             marks[(*keys, index)] = _mark(node, index, "item")
-        return [_plain(value, (*keys, index), marks) for index, value in enumerate(node)]
+        return [_plain(value, (*keys, index), marks, key_marks) for index, value in enumerate(node)]
     if isinstance(node, bool) or node is None:
         return node
     for plain in (int, float, str):

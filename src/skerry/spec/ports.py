@@ -267,6 +267,10 @@ class TextModel(Protocol):
     def dimension(self) -> int:
         """How many numbers a vector has."""
 
+    @property
+    def generation(self) -> int:
+        """Changes when the model is swapped: what another generation computed does not go with new answers."""
+
     def embed(self, texts: Sequence[str]) -> Array:
         """Return one pooled vector per text: float32 of shape (len(texts), dimension)."""
 

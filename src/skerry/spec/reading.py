@@ -142,7 +142,7 @@ def _stage(document: Document, keys: Keys, raw: Any, ids: set[str]) -> StageEntr
         extra = list(raw)[1]
         raise SpecError(
             f"a stage has one kind, but here stand {', '.join(raw)}",
-            where=document.place((*keys, extra)),
+            where=document.place_of_key((*keys, extra)),
             expected="one key, with the options indented below it",
         )
     kind, value = next(iter(raw.items()))

@@ -69,7 +69,10 @@ class StageSummary(Counts, frozen=True, kw_only=True):
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):
-    """The variant that answers now, and how a shadow agrees with it (mean cosine over ``shadow_items``)."""
+    """The variant that answers now, and how a shadow agrees with it (mean cosine over ``shadow_items``).
+
+    ``shadow_dropped`` items were to be compared, but the shadow had no room for them.
+    """
 
     variant: str
     runtime: str
@@ -77,6 +80,7 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     shadow: str | None = None
     shadow_items: int = 0
     shadow_agreement: float | None = None
+    shadow_dropped: int = 0
 
 
 class RunSummary(Counts, frozen=True, kw_only=True):

@@ -81,7 +81,7 @@ class MqttOptions(Options, frozen=True, kw_only=True):
 class MqttSource:
     """``mqtt://host:1883/topic/filter?qos=1``: the topic is the path without its first slash.
 
-    ``#`` is written ``%23`` before a query, and a shared subscription ``mqtt://host/$share/group/topic``. Every item
+    A shared subscription is ``mqtt://host/$share/group/topic``. Every item
     has the field ``topic``, and ``retained: true`` when the broker had kept it. A position names the session
     with the broker and counts its messages; the broker, not the position, knows where to resume.
     """
@@ -310,13 +310,10 @@ def _read_payload(kind: str, payload: bytes) -> Fields:
 
 
 def _topic(address: Address) -> str:
-    """Return the topic filter; a ``#`` that ends the URI is one, though URIs begin a fragment with it."""
+    """Return the topic filter."""
     topic = address.path.removeprefix("/")
-    before, mark, after = address.text.partition("#")
-    if mark and not topic.endswith("#"):
-        if after or not before.endswith("/"):
-            raise SpecError(f"{address.text!r} is cut off at its '#'", expected="%23 for # where a query follows")
-        topic += "#"
+    if "#" in topic[:-1] or (topic.endswith("#") and topic not in {"#"} and not topic.endswith("/#")):
+        raise SpecError(f"{address.text!r} is no topic filter", expected="# only as the last level, as in plant/#")
     if not topic or "\0" in topic or len(topic.encode()) > 65535:
         raise SpecError(f"{address.text!r} names no topic", expected="mqtt://host:1883/topic/filter")
     return topic
