@@ -239,8 +239,9 @@ def test_a_library_imported_with_its_telemetry_on_is_warned_of() -> None:
     """In a fresh process under the library's own switch, so that nothing is sent by this test either."""
     code = """
 import logging, os, sys, types
+import skerry  # which would have switched it off in time
 logging.basicConfig(level=logging.WARNING)
-os.environ.pop("ORT_DISABLE_TELEMETRY", None)
+os.environ.pop("ORT_DISABLE_TELEMETRY")
 sys.modules["onnxruntime"] = types.ModuleType("onnxruntime")  # stands for one that somebody imported before
 from skerry.runtimes.onnxruntime import import_onnxruntime
 import_onnxruntime()
