@@ -144,3 +144,11 @@ def test_a_users_function_is_checked_from_its_own_folder(skerry: Skerry, pipelin
     done = skerry("check", path)
     assert done.returncode == 10
     assert "times" in done.stderr
+
+
+def test_one_of_several_logs_is_enough(skerry: Skerry, pipeline: Write, tmp_path: Path) -> None:
+    path = pipeline("skerry: 1\nname: logs\nsource: {from: tail://a.log, also: [logs/*.log]}\nsinks: ['memory:']\n")
+    assert "no a.log, nor logs/*.log" in skerry("check", path).stdout
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "b.log").write_text("")
+    assert "warnings" not in skerry("check", path).stdout

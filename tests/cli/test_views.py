@@ -107,8 +107,8 @@ def test_a_plain_line_comes_every_five_seconds_of_the_run() -> None:
     for tick in range(25):
         reporter.show(RunSummary(pipeline="p", wall_s=tick / 2, items_in=tick * 50, items_out=tick * 50, dropped=tick))
     assert stream.getvalue().splitlines() == [
-        "[00:05] 100/s, in 500, out 500, dropped 10",
-        "[00:10] 100/s, in 1,000, out 1,000, dropped 20",
+        "[00:05] 102/s, in 500, out 500, dropped 10",
+        "[00:10] 102/s, in 1,000, out 1,000, dropped 20",
     ]
 
 

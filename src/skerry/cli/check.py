@@ -172,30 +172,34 @@ def _model_warnings(project: Project) -> Iterator[Warned]:
 
 def _path_warnings(project: Project) -> Iterator[Warned]:
     """Yield a warning for each file that is named and not there."""
-    for keys, path in _named_paths(project):
-        found = project.home / path
-        if not (glob.glob(str(found)) if glob.has_magic(path) else found.exists()):  # noqa: PTH207 - may be absolute
+    for keys, paths in _named_paths(project):
+        if not any(_exists(project.home / path) for path in paths):
             yield Warned(
-                message=f"there is no {path}",
+                message=f"there is no {', nor '.join(paths)}",
                 where=project.document.place(keys),
-                hint="" if Path(path).is_absolute() else f"looked for in {project.home}",
+                hint="" if Path(paths[0]).is_absolute() else f"looked for in {project.home}",
             )
 
 
-def _named_paths(project: Project) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield the paths to be read that the file names, and the keys where they stand."""
+def _exists(path: Path) -> bool:
+    text = str(path)
+    return bool(glob.glob(text)) if glob.has_magic(text) else path.exists()  # noqa: PTH207 - it may be absolute
+
+
+def _named_paths(project: Project) -> Iterator[tuple[tuple[str | int, ...], list[str]]]:
+    """Yield the paths to be read that the file names, of which one has to be there, and the keys where they stand."""
     from skerry.spec.address import parse_address
 
     for source in project.sources:
         address, _ = parse_address(source.uri)
         if address.scheme in {"file", "tail"} and address.path:
-            yield source.path, address.path
+            yield source.path, [address.path, *source.options.get("also", [])]
     for name, model in project.pipeline.models.items():
         if ":" not in model.from_:
-            yield ("models", name, "from"), model.from_
+            yield ("models", name, "from"), [model.from_]
         for key, path in (("calibrate", model.data.calibrate), ("evaluate", model.data.evaluate)):
             if path is not None:
-                yield ("models", name, "data", key), path
+                yield ("models", name, "data", key), [path]
 
 
 def checked_lines(checked: Checked) -> list[str]:

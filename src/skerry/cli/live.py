@@ -53,7 +53,7 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
 
     summary: RunSummary
     rates: Sequence[float] = ()
-    """Items a second, the newest last."""
+    """Items that met their fate in a second, the newest last."""
     load: Load = Load()
     events: Sequence[str] = ()
     footer: str = ""
@@ -129,14 +129,14 @@ class LiveView:
 
     def _note(self, summary: RunSummary) -> float | None:
         """Keep what rates are made of; return the power in watts over the last seconds, if energy is counted."""
-        self._past.append((summary.wall_s, summary.items_in, summary.energy_j))
+        self._past.append((summary.wall_s, summary.settled(), summary.energy_j))
         while len(self._past) > 2 and summary.wall_s - self._past[1][0] >= RATE_OVER_S:
             self._past.popleft()
         then, items, energy = self._past[0]
         passed = summary.wall_s - then
         if passed <= 0:
             return None
-        self._rates.append((summary.items_in - items) / passed)
+        self._rates.append((summary.settled() - items) / passed)
         return None if energy is None or summary.energy_j is None else (summary.energy_j - energy) / passed
 
 

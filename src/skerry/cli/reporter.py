@@ -69,7 +69,7 @@ class PlainReporter:
         self._stream = stream or sys.stderr
         self._every_s = every_s
         self._shown = (0.0, 0)
-        """The run's time and its items at the last line."""
+        """The run's time and the items settled at the last line."""
         self._clock = 0.0
 
     def start(self) -> None:
@@ -81,8 +81,8 @@ class PlainReporter:
         then, items = self._shown
         passed = summary.wall_s - then
         if passed >= self._every_s:
-            self._shown = (summary.wall_s, summary.items_in)
-            self.say(plain_line(summary, (summary.items_in - items) / passed))
+            self._shown = (summary.wall_s, summary.settled())
+            self.say(plain_line(summary, (summary.settled() - items) / passed))
 
     def say(self, line: str) -> None:
         """Print one line with the time of the run."""
@@ -93,7 +93,7 @@ class PlainReporter:
 
 
 def plain_line(summary: RunSummary, per_second: float) -> str:
-    """Write how a run goes on one line; ``per_second`` is the rate of items that came in."""
+    """Write how a run goes on one line; ``per_second`` is how many items met their fate."""
     lost = [(fate.value, getattr(summary, fate.value)) for fate in LOSSES]
     parts = [figures.rate(per_second), f"in {figures.count(summary.items_in)}"]
     parts.append(f"out {figures.count(summary.items_out)}")
