@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from skerry.run.expression import Expression
 from skerry.run.plan import Trait
+from skerry.spec.errors import SpecError
 from skerry.spec.pipeline import Common, Endpoint, Queue
 from skerry.spec.ports import BatchStage, Sink, Source, Stage, TickingStage
 
@@ -23,7 +24,7 @@ class SourceNode(msgspec.Struct, frozen=True, kw_only=True):
 
     def trait(self) -> Trait:
         """Return what the plan has to know."""
-        return Trait(role="source", live=self.source.live)
+        return Trait(role="source", live=self.source.live or self.settings.queue is not None)
 
 
 class StageNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +67,23 @@ class SinkNode(msgspec.Struct, frozen=True, kw_only=True):
 Node = SourceNode | StageNode | SinkNode
 
 
-def queue_of(node: Node) -> Queue:
-    """Return the bounds of the channel before a node."""
-    return node.settings.queue or Queue()
+def queue_before(head: str, takes: Sequence[str], nodes: Mapping[str, Node]) -> Queue:
+    """Return the bounds of the channel before ``head``: its own, else those of the source that it takes from.
+
+    Raises ``SpecError`` when it has none and takes from sources that ask for different ones: there is one channel.
+    """
+    own = nodes[head].settings.queue
+    if own is not None:
+        return own
+    wanted = {name: queue for name in takes if (queue := _behind(nodes[name])) is not None}
+    if len(set(wanted.values())) > 1:
+        raise SpecError(
+            f"{' and '.join(wanted)} flow into one queue, and ask for different ones",
+            where=head,
+            hint=f"write `queue` at {head}, which they flow into",
+        )
+    return next(iter(wanted.values()), Queue())
+
+
+def _behind(node: Node) -> Queue | None:
+    return node.settings.queue if isinstance(node, SourceNode) else None

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from skerry.run.chain import Chain, FanOut, Host, Push, Step
 from skerry.run.channel import SHUTDOWN, Channel
-from skerry.run.nodes import Node, SinkNode, SourceNode, StageNode, queue_of
+from skerry.run.nodes import Node, SinkNode, SourceNode, StageNode, queue_before
 from skerry.run.plan import Plan, Segment
 from skerry.run.progress import Progress
 from skerry.run.segment import SegmentWorker
@@ -64,7 +64,9 @@ class Wiring:
         self._closers = closers
         for segment in plan.segments:
             if segment.source is None:
-                self.channels[segment.head] = self._channel(segment.head, queue_of(nodes[segment.head]))
+                self.channels[segment.head] = self._channel(
+                    segment.head, queue_before(segment.head, graph.takes[segment.head], nodes)
+                )
         if dead_letter is not None:
             self._wire_dead_letter(dead_letter)
         for segment in plan.segments:
