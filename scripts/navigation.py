@@ -12,7 +12,7 @@ from typing import Any
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "Start": ("index.md", "install.md"),
     "Write": ("pipeline.md", "sources.md", "stages.md", "stages-models.md", "sinks.md"),
-    "Use": ("device.md", "build.md", "running.md", "cli.md", "exit-codes.md", "errors.md"),
+    "Use": ("device.md", "build.md", "running.md", "models.md", "toolchains.md", "cli.md", "exit-codes.md", "errors.md"),
     "Understand": ("architecture.md", "engine.md", "runtimes.md"),
     "Judge": ("benchmarks.md", "experiments.md"),
 }
