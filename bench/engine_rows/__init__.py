@@ -1,0 +1,1 @@
+"""The rows of ``make bench-engine``, by subject: each module adds its own to the report."""

@@ -1,0 +1,83 @@
+"""Throughput: MiniLM through the engine beside a bare loop over the same session."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.engine_rows.cost import Arrivals, Stopwatch, both_clocks
+from bench.engine_rows.minilm import MiniLM, ModelMissingError, provide, texts
+from bench.engine_rows.rig import Call, Tap, running
+from bench.measuring import Samples, Timing
+from bench.report import Report
+from skerry.run.stages.embed import EmbedOptions, EmbedStage
+
+MUST = ">= 0.99"
+FIGURES = {
+    "alone": "MiniLM through the engine vs a bare loop over the same session, items/s, one text at a time",
+    "batched": "the same with what is queued taken at once (up to 16 texts)",
+}
+
+
+def add_rows(report: Report, *, quick: bool) -> None:
+    """Measure both ways and add the rows."""
+    try:
+        minilm = provide()
+    except ModelMissingError as error:
+        report.missing(FIGURES["alone"], "×", str(error), must=MUST)
+        report.missing(FIGURES["batched"], "×", str(error))
+        return
+    count, repeats = (24, 8) if quick else (48, 30)
+    cpu, wall = _measured(minilm, texts(count), repeats)
+    for clock, taken in (("CPU", cpu), ("wall", wall)):
+        for name, words in FIGURES.items():
+            # Items per second are the inverse of seconds per item: the bare loop's over the engine's.
+            ratio = taken["bare"].over(taken[name])
+            must = MUST if name == "alone" else None
+            report.add(f"{words} ({clock} time)", ratio, "×", must=must, peers=rates(taken, name))
+
+
+def rates(taken: dict[str, Samples], name: str) -> dict[str, Samples]:
+    """Return items per second of the engine and of the bare loop."""
+    return {
+        label: Samples(tuple(1 / value for value in taken[which].values))
+        for label, which in (("skerry items/s", name), ("bare items/s", "bare"))
+    }
+
+
+def _measured(minilm: MiniLM, lines: tuple[str, ...], repeats: int) -> tuple[dict[str, Samples], dict[str, Samples]]:
+    arrivals = Arrivals()
+    pulled, queued = Tap(live=False), Tap(live=True)
+    embed = [EmbedStage(EmbedOptions(model="minilm")) for _ in range(2)]
+    with (
+        running(pulled, embed[:1], Call(arrivals.take), models=minilm.models, batch=1),
+        running(queued, embed[1:], Call(arrivals.take), models=minilm.models),
+    ):
+        return both_clocks(
+            {
+                "bare": lambda: _bare(minilm, lines),
+                "alone": lambda: _fed(pulled, lines, arrivals),
+                "batched": lambda: _fed(queued, lines, arrivals),
+            },
+            repeats=repeats,
+        )
+
+
+def _bare(minilm: MiniLM, lines: tuple[str, ...]) -> Timing:
+    embed = minilm.bare.embed
+    kept: list[Any] = []
+    watch = Stopwatch()
+    for line in lines:
+        fields: dict[str, Any] = {"text": line}
+        fields["embedding"] = embed(line)
+        kept.append(fields)
+    return watch.per_item(len(lines))
+
+
+def _fed(tap: Tap, lines: tuple[str, ...], arrivals: Arrivals) -> Timing:
+    emit = tap.emit
+    arrivals.expect(len(lines))
+    watch = Stopwatch()
+    for line in lines:
+        emit({"text": line})
+    arrivals.everything.wait()
+    return watch.per_item(len(lines))
