@@ -167,7 +167,7 @@ def test_a_record_without_text_fails_alone(tmp_path: Path) -> None:
 def test_numbers_that_are_none_fail_the_record(tmp_path: Path) -> None:
     class Broken(BagOfWords):
         def embed(self, texts: Any) -> Any:
-            return super().embed(texts) * (np.nan if texts == ["broken"] else 1)
+            return super().embed(texts) * (np.nan if list(texts) == ["broken"] else 1)
 
     stage = classify_stage(tmp_path, Broken(256))
     with pytest.raises(StageError, match="not finite"):

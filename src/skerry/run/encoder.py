@@ -8,6 +8,7 @@ least. Static and float variants give the same vector up to rounding.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +16,12 @@ from typing import Any
 
 from skerry.run.buckets import MOST_TOKENS, buckets
 from skerry.run.digest import require_digest
-from skerry.run.pooling import normalized, pooled
+from skerry.run.pooling import SMALLEST_LENGTH, normalized, pooled
 from skerry.run.tokens import HashedTokens, Tokens, VocabularyTokens
 from skerry.spec.errors import ModelKindError
 from skerry.spec.manifest import ModelManifest, Variant
 from skerry.spec.plugins import load_plugin
-from skerry.spec.ports import Array, Session, TensorSpec
+from skerry.spec.ports import Array, Session, TensorSpec, TrustingSession
 
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 TOKEN_OUTPUTS = ("last_hidden_state", "token_embeddings")
@@ -93,6 +94,10 @@ class Encoder:
         self._outputs = {spec.name: _token_axes(spec, self._inputs[IDS]) for spec in info.outputs}
         self._dimension = _dimension(self._output, manifest, info.path)
         # A text alone has no padding: its mask is a row of ones, its types are zeros; cut to length, never changed.
+        self._run = session.run_trusted if isinstance(session, TrustingSession) else session.run
+        self._array: Any = np.array
+        self._sum: Any = np.add.reduce
+        self._is_unit_mean = manifest.pooling == "mean" and manifest.normalize and self._output.dtype == "float32"
         self._ones = _constant_row(1, manifest.max_tokens, self._inputs.get(MASK))
         self._zeros = _constant_row(0, manifest.max_tokens, self._inputs.get(TYPES))
 
@@ -114,9 +119,27 @@ class Encoder:
         Raises ``ModelError`` when the session was closed or fails.
         """
         if len(texts) == 1 and self._fixed_length is None:
-            inputs = self._alone(self._tokens.one(texts[0]))
-            return self._pooled(self._session.run(inputs)[self._output.name], None)
+            return self._embed_one(texts[0])
         return self._embed_many(texts)
+
+    def _embed_one(self, text: str) -> Array:
+        """Embed one text by as little code as it takes: after an inference the caches are cold, and each call costs.
+
+        For MiniLM on 14 tokens this is 40 µs less than by the functions that batches take, of 1.3 ms in all.
+        """
+        ids = self._tokens.one(text)
+        length = len(ids)
+        inputs: dict[str, Array] = {IDS: self._array((ids,), self._dtype)}
+        if self._ones is not None:
+            inputs[MASK] = self._ones[:, :length]
+        if self._zeros is not None:
+            inputs[TYPES] = self._zeros[:, :length]
+        answer = self._run(inputs)[self._output.name]
+        if not self._is_unit_mean:
+            return self._pooled(answer, None)
+        vector = self._sum(answer[0], 0)  # the mean's division is undone by the next one
+        vector *= 1.0 / max(math.sqrt(vector.dot(vector)), SMALLEST_LENGTH * length)
+        return vector[None]  # type: ignore[no-any-return]
 
     def infer(self, texts: Sequence[str]) -> dict[str, list[Array]]:
         """Return the model's raw outputs by name, a list with one array per text, without padding and batch axis."""
@@ -153,7 +176,7 @@ class Encoder:
         vectors = np.empty((len(rows), self._dimension), dtype=np.float32)
         for group in self._buckets(rows):
             inputs, mask = self._batch([rows[index] for index in group])
-            vectors[group] = self._pooled(self._session.run(inputs)[self._output.name], mask)
+            vectors[group] = self._pooled(self._run(inputs)[self._output.name], mask)
         return vectors
 
     def _buckets(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -164,17 +187,6 @@ class Encoder:
         if self._normalize:
             vectors = normalized(vectors)
         return vectors if vectors.dtype.name == "float32" else vectors.astype("float32")
-
-    def _alone(self, ids: Sequence[int]) -> dict[str, Array]:
-        """Return the input arrays for one text without padding."""
-        import numpy as np
-
-        inputs: dict[str, Array] = {IDS: np.array([ids], dtype=self._dtype)}
-        if self._ones is not None:
-            inputs[MASK] = self._ones[:, : len(ids)]
-        if self._zeros is not None:
-            inputs[TYPES] = self._zeros[:, : len(ids)]
-        return inputs
 
     def _batch(self, rows: Sequence[Sequence[int]]) -> tuple[dict[str, Array], Array | None]:
         """Return the input arrays for several texts, padded to the longest, and the mask if any was padded."""

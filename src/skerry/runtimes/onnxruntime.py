@@ -248,11 +248,16 @@ class OnnxSession:
         ModelError
             The session was closed, or the graph failed.
         """
+        if self._session is not None:
+            self._check(inputs)
+        return self.run_trusted(inputs)
+
+    def run_trusted(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run as ``run`` does, for a caller who made the arrays by ``describe``: they are not looked at again."""
         # The local name keeps the model alive until this run ends, whoever closes the session meanwhile.
         session = self._session
         if session is None:
             raise ModelError("the model was closed", where=self._info.path)
-        self._check(inputs)
         try:
             answers: Sequence[Array] = session.run(self._outputs, inputs)
         except self._failures as error:

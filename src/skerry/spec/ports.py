@@ -242,6 +242,14 @@ class Session(Protocol):
         """Free the model; safe to call twice. ``run`` then raises ``ModelError``."""
 
 
+@runtime_checkable
+class TrustingSession(Protocol):
+    """A session that can spare the checks of ``run``: on a small model they cost a share that shows."""
+
+    def run_trusted(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run one batch of arrays that were made by ``describe``."""
+
+
 class Runtime(Protocol):
     """An inference engine. Entry point group ``skerry.runtimes``."""
 

@@ -144,8 +144,17 @@ class ClassifyStage:
         return labels, None
 
     def process(self, record: Record) -> Outcome:
-        """Classify one record."""
-        return only(self.process_batch([record]))
+        """Classify one record; raises ``StageError`` when it has no text or the model gives no numbers."""
+        if self._model is None or self._options.vector is not None:
+            return only(self.process_batch([record]))
+        text = record.fields.get(self._options.field)
+        if not isinstance(text, str):
+            raise no_text(record, self._options.field)
+        scores, labels = self._scores(self._model, (text,))
+        failure = self._write(record, scores[0], labels)
+        if failure is not None:
+            raise failure
+        return record
 
     def process_batch(self, records: Sequence[Record]) -> Sequence[Outcome | Exception]:
         """Classify several records with one run of the model."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from skerry.run.texts import Texts, model_of, only
+from skerry.run.texts import Texts, model_of, no_text
 from skerry.spec.errors import SpecError, StageError
 from skerry.spec.ports import Context, Options, TextModel
 from skerry.spec.record import Outcome, Record
@@ -50,8 +50,14 @@ class EmbedStage:
         self._model = model_of(context, self._options.model)
 
     def process(self, record: Record) -> Outcome:
-        """Embed one record."""
-        return only(self.process_batch([record]))
+        """Embed one record; raises ``StageError`` when it has no text."""
+        if self._model is None:
+            raise StageError("embed is not open")
+        text = record.fields.get(self._options.field)
+        if not isinstance(text, str):
+            raise no_text(record, self._options.field)
+        record.fields[self._options.to] = self._model.embed((text,))[0]
+        return record
 
     def process_batch(self, records: Sequence[Record]) -> Sequence[Outcome | Exception]:
         """Embed several records with one run of the model."""
