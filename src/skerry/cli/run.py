@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skerry.cli.errors import report
-from skerry.spec.errors import SkerryError, UsageError
+from skerry.spec.errors import SkerryError, SpecMissingError, UsageError
 
 if TYPE_CHECKING:
     from skerry.cli.reporter import Reporter
@@ -112,8 +112,18 @@ def run(args: argparse.Namespace) -> int:
 def project_at(target: Path) -> Path:
     """Return the project that is meant; say clearly what is not taken yet.
 
-    Raises ``UsageError`` for an OCI layout or a reference to a release.
+    Raises ``UsageError`` for an OCI layout or a reference to a release, ``SpecMissingError`` for what the system
+    refuses to look at: a folder that may not be entered, a name that is too long.
     """
+    try:
+        return _plain_project(target)
+    except OSError as error:
+        raise SpecMissingError(
+            f"cannot read {target}: {error.strerror or error}", expected="a project folder or a pipeline file"
+        ) from error
+
+
+def _plain_project(target: Path) -> Path:
     if target.is_dir() and not (target / "pipeline.yaml").exists() and (target / "oci-layout").exists():
         raise UsageError(
             f"{target} is a packed release, and this version runs projects only",

@@ -11,6 +11,7 @@ import msgspec
 from skerry.run.conductor import Conductor
 from skerry.run.engine import Engine
 from skerry.run.expression import Expression
+from skerry.run.lock import StateLock
 from skerry.run.models import Models, open_models, read_manifest
 from skerry.run.nodes import Node, SinkNode, SourceNode, StageNode
 from skerry.run.plan import Plan, make_plan
@@ -25,7 +26,7 @@ from skerry.spec.reading import Project
 
 
 def assemble(project: Project, *, log: Log, models: Models | None = None) -> Engine:
-    """Make everything that a project names; nothing is opened yet.
+    """Make everything that a project names, and hold its state folder; nothing is opened yet.
 
     Parameters
     ----------
@@ -38,11 +39,21 @@ def assemble(project: Project, *, log: Log, models: Models | None = None) -> Eng
         A plugin does not exist, or an option of it is wrong.
     ModelMissingError
         A model was not built yet.
+    StateBusyError, StateUnwritableError
+        Another run holds the state folder, or it cannot be written to.
     """
     nodes = make_nodes(project)
+    lock = StateLock(project.release_folder / "state")
+    try:
+        return _engine(project, nodes, lock, log, models)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _engine(project: Project, nodes: list[Node], lock: StateLock, log: Log, models: Models | None) -> Engine:
+    """Put an engine together that lets go of the lock when its run is over."""
     pipeline = project.pipeline
-    state = project.release_folder / "state"
-    state.mkdir(parents=True, exist_ok=True)
     release = None
     if models is None and pipeline.models:
         manifest = read_manifest(project.release_folder)
@@ -50,7 +61,7 @@ def assemble(project: Project, *, log: Log, models: Models | None = None) -> Eng
     settings = Settings(
         name=project.name,
         home=project.home,
-        state=state,
+        state=lock.folder,
         log=log,
         deadline_ns=pipeline.deadline.ns if pipeline.deadline else 0,
         drain_s=float(pipeline.drain),
@@ -63,7 +74,9 @@ def assemble(project: Project, *, log: Log, models: Models | None = None) -> Eng
     if project.dead_letter is not None:
         dead_letter = _endpoint("skerry.sinks", project.dead_letter, project)
     conductor = _conductor(project, log, models)
-    closers: list[Callable[[], None]] = [models.close] if models else []
+    closers: list[Callable[[], None]] = [lock.release]  # called from the last to the first
+    if models:
+        closers.append(models.close)
     return Engine(
         nodes, project.graph, settings, models=models, conductor=conductor, dead_letter=dead_letter, closers=closers
     )  # fmt: skip

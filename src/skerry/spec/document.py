@@ -17,6 +17,11 @@ from skerry.spec.words import did_you_mean
 T = TypeVar("T")
 Keys = tuple[str | int, ...]
 _LONGEST_SHOWN = 60  # characters of a wrong value that a message repeats
+_MOST_BYTES = (
+    2**20
+)  # a pipeline file is written by hand; a larger one is the wrong file, and would take minutes to read
+_MOST_VALUES = 50_000  # aliases (`*name`) can make a few lines stand for billions of values
+_MOST_LEVELS = 100  # deeper nesting is no pipeline, and would not fit on the stack
 
 
 class Document:
@@ -50,15 +55,13 @@ class Document:
         """Return ``file:line:column`` of a value, or of the nearest one around it."""
         while keys and keys not in self._marks:
             keys = keys[:-1]
-        line, column = self._marks.get(keys, (1, 1))
-        return f"{self.name}:{line}:{column}"
+        return _named(self.name, self._marks.get(keys, (1, 1)))
 
     def place_of_key(self, keys: Keys) -> str:
         """Return ``file:line:column`` of the last of the keys itself."""
         if keys not in self._key_marks:
             return self.place(keys)
-        line, column = self._key_marks[keys]
-        return f"{self.name}:{line}:{column}"
+        return _named(self.name, self._key_marks[keys])
 
     def at(self, keys: Keys) -> Any:
         """Return the value that the keys lead to."""
@@ -120,19 +123,26 @@ def load_document(path: Path) -> Document:
     SpecMissingError
         There is no such file, or it cannot be read.
     SpecError
-        It is no YAML 1.2, is empty, not UTF-8, or has a key twice.
+        It is no YAML 1.2, is empty, not UTF-8, has a key twice, or is far too large for what a person writes.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise SpecMissingError(f"cannot read {path}: {error.strerror}", expected="a file that exists") from error
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise SpecMissingError(
+            f"cannot read {path}: {error.strerror or error}", expected="a file that exists"
+        ) from error
+    if len(content) > _MOST_BYTES:
+        raise SpecError(f"{path} is too large for a pipeline file", expected="at most 256 KiB of YAML")
+    try:
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise SpecError(f"{path} is not UTF-8 at byte {error.start}", expected="a YAML file in UTF-8") from error
     return parse_document(text, str(path))
 
 
 def parse_document(text: str, name: str = "<text>") -> Document:
-    """Read YAML 1.2 text; see :func:`load_document`."""
+    """Read YAML 1.2 text; see :func:`load_document`, whose limits hold here too."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -147,24 +157,43 @@ def parse_document(text: str, name: str = "<text>") -> Document:
         raise SpecError(f"this is not YAML: {problem}", where=where, expected="YAML 1.2") from None
     except YAMLError as error:
         raise SpecError(f"this is not YAML: {str(error).splitlines()[0]}", where=name, expected="YAML 1.2") from None
+    except RecursionError:
+        raise _too_deep(name) from None
     if tree is None:
         raise SpecError("the file is empty", where=f"{name}:1:1", expected="a mapping that starts with `skerry: 1`")
     marks: dict[Keys, tuple[int, int]] = {(): (1, 1)}
     key_marks: dict[Keys, tuple[int, int]] = {}
-    return Document(_plain(tree, (), marks, key_marks), name, marks, key_marks)
+    return Document(_plain(tree, (), marks, key_marks, name), name, marks, key_marks)
 
 
-def _plain(node: Any, keys: Keys, marks: dict[Keys, tuple[int, int]], key_marks: dict[Keys, tuple[int, int]]) -> Any:
-    """Turn ruamel's tree into plain data and note where each key and value begins."""
+def _too_deep(where: str) -> SpecError:
+    return SpecError("the file is nested too deeply", where=where, expected=f"at most {_MOST_LEVELS} levels")
+
+
+def _plain(
+    node: Any, keys: Keys, marks: dict[Keys, tuple[int, int]], key_marks: dict[Keys, tuple[int, int]], name: str
+) -> Any:
+    """Turn ruamel's tree into plain data and note where each key and value begins.
+
+    An alias counts as often as it is used, so that a file in which they multiply ends here and not in memory.
+    """
+    if len(keys) > _MOST_LEVELS:
+        raise _too_deep(_named(name, marks[keys]))
+    if len(marks) > _MOST_VALUES:
+        raise SpecError(
+            f"the file stands for more than {_MOST_VALUES:,} values",
+            where=_named(name, marks[keys]),
+            expected="fewer; note that aliases (`*name`) of aliases multiply",
+        )
     if isinstance(node, Mapping):
         for key, value in node.items():
             key_marks[(*keys, key)] = _mark(node, key, "key")
             marks[(*keys, key)] = _mark(node, key, "key" if isinstance(value, Mapping | list) else "value")
-        return {str(key): _plain(value, (*keys, key), marks, key_marks) for key, value in node.items()}
+        return {str(key): _plain(value, (*keys, key), marks, key_marks, name) for key, value in node.items()}
     if isinstance(node, list):
         for index in range(len(node)):
             marks[(*keys, index)] = _mark(node, index, "item")
-        return [_plain(value, (*keys, index), marks, key_marks) for index, value in enumerate(node)]
+        return [_plain(value, (*keys, index), marks, key_marks, name) for index, value in enumerate(node)]
     if isinstance(node, bool) or node is None:
         return node
     for plain in (int, float, str):
@@ -173,8 +202,15 @@ def _plain(node: Any, keys: Keys, marks: dict[Keys, tuple[int, int]], key_marks:
     return str(node)
 
 
+def _named(name: str, mark: tuple[int, int]) -> str:
+    return f"{name}:{mark[0]}:{mark[1]}"
+
+
 def _mark(node: Any, key: Any, what: str) -> tuple[int, int]:
-    line, column = getattr(node.lc, what)(key)
+    try:
+        line, column = getattr(node.lc, what)(key)
+    except KeyError:  # it was merged in (`<<: *name`) and stands elsewhere
+        line, column = node.lc.line, node.lc.col
     return line + 1, column + 1
 
 

@@ -25,9 +25,11 @@ Grouped by who has to act. Every class has a stable exit code; a retired number 
     │   ├── SinkUnavailableError       61   it refuses or cannot be reached
     │   └── SinkFullError              62   no space is left
     ├── DeviceError                    70   what this machine cannot tell or do
-    └── EngineError                    80   the engine broke a promise of its own
+    └── EngineError                    80   the engine cannot work, or broke a promise of its own
         ├── ConservationError          81   a record was lost or invented
-        └── DrainTimeoutError          82   the work left at shutdown did not fit the time limit
+        ├── DrainTimeoutError          82   the work left at shutdown did not fit the time limit
+        ├── StateBusyError             83   another run holds this pipeline's state
+        └── StateUnwritableError       84   what a run must remember cannot be written down
 """
 
 from __future__ import annotations
@@ -196,7 +198,7 @@ class DeviceError(SkerryError):
 
 
 class EngineError(SkerryError):
-    """The engine broke a promise of its own."""
+    """The engine cannot work, or broke a promise of its own."""
 
     exit_code = 80
 
@@ -211,6 +213,18 @@ class DrainTimeoutError(EngineError):
     """At shutdown, the work that was left did not fit into the time limit."""
 
     exit_code = 82
+
+
+class StateBusyError(EngineError):
+    """Another run of the same pipeline holds its state."""
+
+    exit_code = 83
+
+
+class StateUnwritableError(EngineError):
+    """What a run must remember cannot be written down: no right, no space, or something is in the way."""
+
+    exit_code = 84
 
 
 def every_error(root: type[SkerryError] = SkerryError) -> Iterator[type[SkerryError]]:

@@ -50,8 +50,14 @@ def read_project(target: Path) -> Project:
     Raises ``SpecMissingError`` when there is none, ``SpecError`` for what is wrong in it, ``GraphError`` for cycles and
     names that do not exist.
     """
-    path = target / PIPELINE_FILE if target.is_dir() else target
-    if not path.exists():
+    try:
+        path = target / PIPELINE_FILE if target.is_dir() else target
+        exists = path.exists()
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        raise SpecMissingError(
+            f"cannot read {target}: {error.strerror or error}", expected="a file that exists"
+        ) from error
+    if not exists:
         raise SpecMissingError(
             f"there is no {path}",
             expected=f"a pipeline file, or a folder with a {PIPELINE_FILE}",
