@@ -11,13 +11,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from bench.engine_rows import cost, latency, throughput
+from bench.engine_rows import cost, frame, latency, serving, startup, throughput
 from bench.report import Report, table
 
 SUBJECTS: dict[str, Callable[..., None]] = {
     "throughput": throughput.add_rows,
     "cost": cost.add_rows,
     "latency": latency.add_rows,
+    "serving": serving.add_rows,
+    "frame": frame.add_rows,
+    "startup": startup.add_rows,
 }
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "uvicorn")
 

@@ -95,12 +95,15 @@ def _measured(items: int, repeats: int) -> tuple[dict[str, Samples], dict[str, S
     return measured
 
 
-def both_clocks(candidates: Mapping[str, Candidate], *, repeats: int) -> tuple[dict[str, Samples], dict[str, Samples]]:
-    """Measure in turns; return processor time and wall time by name."""
+def both_clocks(
+    candidates: Mapping[str, Candidate], *, repeats: int, collect: bool = True
+) -> tuple[dict[str, Samples], dict[str, Samples]]:
+    """Measure in turns; return processor time and wall time by name. ``collect`` clears garbage before each turn."""
     walls: dict[str, list[float]] = {name: [] for name in candidates}
 
     def measure(name: str) -> float:
-        gc.collect()  # what the neighbour left behind is not ours to clear away
+        if collect:
+            gc.collect()  # what the neighbour left behind is not ours to clear away
         timing = candidates[name]()
         walls[name].append(timing.wall_s)
         return timing.cpu_s

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from bench.environments import ROOT, SILENT, clean_variables
 from bench.peers.bare import BareEncoder, open_tokenizer
 from skerry.build.texts import own_texts
-from skerry.run.encoder import load_encoder
+from skerry.run.encoder import Encoder, load_encoder
 from skerry.run.model import ModelHandle
 from skerry.run.models import Models, read_manifest
 
@@ -41,6 +41,7 @@ class MiniLM(NamedTuple):
     tokenizer: Path
     variant: str
     bare: BareEncoder
+    encoder: Encoder
     models: Models
 
 
@@ -58,7 +59,7 @@ def provide() -> MiniLM:
     session: Any = encoder._session._session  # type: ignore[attr-defined]
     tokenizer = folder / built.tokenizer
     bare = BareEncoder(session, open_tokenizer(tokenizer))
-    return MiniLM(folder / variant.file, tokenizer, variant.name, bare, Models({"minilm": handle}))
+    return MiniLM(folder / variant.file, tokenizer, variant.name, bare, encoder, Models({"minilm": handle}))
 
 
 def _built() -> Path:
