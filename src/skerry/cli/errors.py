@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 
-from skerry.spec.errors import SkerryError
+from skerry.spec.errors import SinkError, SkerryError
 
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
@@ -46,5 +48,31 @@ def report(error: SkerryError, *, as_json: bool, cause: BaseException | None = N
     if as_json:
         import json
 
-        print(json.dumps(error_fields(error), ensure_ascii=False))
+        try:
+            print(json.dumps(error_fields(error), ensure_ascii=False))
+        except BrokenPipeError:
+            raise
+        except OSError:  # stdout is a file on a full disk; stderr has said it
+            pass
     return error.exit_code
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """Turn what the system says of stdout into a ``SinkError``: it may be a file on a full disk.
+
+    A reader that went away stays a ``BrokenPipeError``, which is no failure.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unprintable(error) from error
+
+
+def unprintable(error: OSError) -> SinkError:
+    """Return the error to show when stdout takes nothing."""
+    from skerry.run.sinks.whole import sink_error
+
+    return sink_error(error, "standard output")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, TextIO
 
 from skerry import __version__
-from skerry.cli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, fault, report
+from skerry.cli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, fault, report, unprintable
 from skerry.spec.errors import SkerryError, UsageError
 
 COMMANDS: dict[str, str] = {
@@ -104,17 +104,25 @@ def _module(command: str) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code of the process."""
     words = sys.argv[1:] if argv is None else list(argv)
+    code = 0
     _open_streams()
     try:
         code = _guarded(words)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The interpreter flushes stdout once more on its way out, and must not stumble there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         return EXIT_BROKEN_PIPE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except OSError as error:  # of the flush: a full disk below stdout
+        _forget_stdout()
+        return code or report(unprintable(error), as_json=False)
     return code
+
+
+def _forget_stdout() -> None:
+    """Send what is still buffered nowhere: the interpreter flushes once more on its way out, and would stumble."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_streams() -> None:

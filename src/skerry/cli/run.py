@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skerry.cli.errors import report
+from skerry.cli.errors import EXIT_BROKEN_PIPE, printing, report
 from skerry.spec.errors import SkerryError, SpecMissingError, UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ output:
 signals:
   The first Ctrl-C, SIGTERM or SIGHUP ends reading and finishes what is queued, for at most `drain` of the file.
   The second one drops what is queued, counts it, and ends with code 128 + signal; the third ends the process at once.
+  One that comes while models are loaded ends with code 128 + signal: there is nothing to finish yet.
 """
 
 
@@ -95,8 +96,12 @@ def run(args: argparse.Namespace) -> int:
     from skerry.run.assembly import assemble
 
     engine = assemble(project, log=log)
-    signals.drain, signals.drop = engine.stop, engine.abort
+    signals.drain, signals.drop, signals.is_up = engine.stop, engine.abort, lambda: engine.is_up
     with contextlib.ExitStack() as stack:
+        if records_on_stdout:
+            from skerry.cli.reader import watched_reader
+
+            stack.enter_context(watched_reader(signals.reader_gone))
         if args.json and not records_on_stdout:
             stack.enter_context(stdout_to_stderr())
         server = _metrics(args, project, engine.summary)
@@ -209,24 +214,32 @@ def _watched(
             return engine.run(duration_s=args.duration, max_items=args.max_items), None
         except SkerryError as error:
             return engine.summary(), error
+        except TooEarly:
+            return engine.summary(), None
         finally:
             watch.stop()
+
+
+class TooEarly(KeyboardInterrupt):
+    """Raised by a signal while nothing was read yet: loading a large model for a run that is over helps nobody."""
 
 
 class Signals:
     """Signals during a run: the first drains, the second drops what is left, the third ends the process.
 
-    ``drain`` and ``drop`` ask for the graceful and for the quick end, ``before_exit`` gives the terminal back; they are
-    set before the signals are caught, and are safe to call from a handler.
+    ``drain`` and ``drop`` ask for the graceful and for the quick end, ``is_up`` tells whether there may be anything to
+    drain, ``before_exit`` gives the terminal back; they are set before the signals are caught, and are safe to call
+    from a handler.
     """
 
     STEPS = ("finish what is queued, and end", "drop what is queued, and end", "end at once")
 
     def __init__(self) -> None:
         self.exit_code = 0
-        """128 + the signal that made the run drop what was left; 0 while none did."""
+        """128 + the signal that made the run drop what was left, 141 when nobody reads stdout; 0 while none did."""
         self.drain: Callable[[], None] = lambda: None
         self.drop: Callable[[], None] = lambda: None
+        self.is_up: Callable[[], bool] = lambda: True
         self.before_exit: Callable[[], None] = lambda: None
         self._seen = 0
         self._news: list[str] = []
@@ -239,6 +252,12 @@ class Signals:
         """Return what is to be said since the last call; the handler must not print, it may interrupt a print."""
         lines, self._news = self._news, []
         return lines
+
+    def reader_gone(self) -> None:
+        """Drain, because nobody takes what the run prints; safe to call from another thread."""
+        self.exit_code = self.exit_code or EXIT_BROKEN_PIPE
+        self._news.append("nobody reads stdout any more: finish what is queued, and end")
+        self.drain()
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
@@ -257,6 +276,12 @@ class Signals:
         done, self._seen = self._seen, self._seen + 1
         if done >= len(self.STEPS) - 1:
             self._exit(number)
+        if not self.is_up():
+            self.exit_code = 128 + number
+            if done:  # the first one is at work already, and must be able to close what was opened
+                return
+            self._news.append(f"{signal.Signals(number).name}: nothing was read yet, the run ends")
+            raise TooEarly
         self._news.append(f"{signal.Signals(number).name}: {self.STEPS[done]}; once more: {self.STEPS[done + 1]}")
         if done == 0:
             self.drain()
@@ -280,10 +305,12 @@ def _close(
     if args.json:
         import msgspec
 
-        print(msgspec.json.encode(closing_object(summary, project, error, code)).decode(), flush=True)
+        with printing():
+            print(msgspec.json.encode(closing_object(summary, project, error, code)).decode(), flush=True)
     elif not args.quiet:
         stream = sys.stderr if writes_stdout(project) else sys.stdout
-        print("", *closing_lines(summary, project), sep="\n", file=stream, flush=True)
+        with printing():
+            print("", *closing_lines(summary, project), sep="\n", file=stream, flush=True)
 
 
 def _debug(args: argparse.Namespace) -> bool:

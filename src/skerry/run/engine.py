@@ -83,6 +83,11 @@ class Engine:
         self._ended: float | None = None
         self._status: Literal["running", "asleep", "done", "failed"] = "running"
 
+    @property
+    def is_up(self) -> bool:
+        """Tell whether everything was opened, so that there may be work to be drained. Safe in a signal handler."""
+        return self._wiring is not None
+
     def stop(self) -> None:
         """Ask for a graceful end: sources stop, what was read is worked off. Safe in a signal handler."""
         self.stopping.set()
