@@ -62,10 +62,10 @@ def add_rows(report: Report, *, quick: bool) -> None:
     report.add("one SimpleQueue put+get", put_get.scaled(1e9), "ns CPU")
     for clock, taken in (("CPU", cpu), ("wall", wall)):
         mine, theirs = taken["channel"].minus(taken["bare loop"]), taken["queues"].minus(taken["bare loop"])
-        report.add(
-            f"cost per item behind one channel vs queue.Queue threads ({clock} time)", mine.over(theirs), "×",
-            must="<= 0.3", peers={"skerry µs": mine.scaled(1e6), "queue.Queue µs": theirs.scaled(1e6)},
-        )  # fmt: skip
+        figure = f"cost per item behind one channel vs queue.Queue threads ({clock} time)"
+        peers = {"skerry µs": mine.scaled(1e6), "queue.Queue µs": theirs.scaled(1e6)}
+        # Bound by processor time: on the wall, other work on the machine counts as much as ours.
+        report.add(figure, mine.over(theirs), "×", must="<= 0.3" if clock == "CPU" else None, peers=peers)
 
 
 def _measured(items: int, repeats: int) -> tuple[dict[str, Samples], dict[str, Samples]]:
