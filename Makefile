@@ -28,8 +28,7 @@ $(VENV)/.ready-%: pyproject.toml constraints.txt scripts/install.py
 	@touch $@
 
 demo: $(VENV)/.ready-run  ## watch a real model triage this machine's log (FOR=30s)
-	$(BIN)/skerry build examples/log-triage
-	$(BIN)/skerry run examples/log-triage --for $(FOR)
+	@$(BIN)/python -m scripts.demo --for $(FOR)
 
 test: $(VENV)/.ready-dev  ## run the tests (ARGS='-k engine')
 	$(BIN)/python -m pytest --cov=skerry $(ARGS)
@@ -68,5 +67,5 @@ system-deps:  ## install the system's components that tests use (apt, root)
 
 clean:  ## remove all that make has made
 	rm -rf $(VENV) .venvs .cache .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache htmlcov site dist
-	rm -rf bench/results examples/*/.skerry examples/*/out
+	rm -rf bench/results examples/*/.skerry examples/*/out examples/*/logs/*.log
 	find src tests bench scripts examples -name __pycache__ -type d -prune -exec rm -rf {} +
