@@ -1,0 +1,100 @@
+"""An artifact: one form of a model on its way through a build, and the steps that led to it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from skerry.run.digest import PREFIX
+from skerry.run.pooling import Pooling
+
+Form = Literal["transformer", "onnx", "litert", "openvino", "executorch", "tensorrt"]
+"""``transformer`` is a folder with weights as Hugging Face writes it; the others are files for one runtime."""
+
+RUNTIMES: dict[Form, str] = {
+    "onnx": "onnxruntime",
+    "litert": "litert",
+    "openvino": "openvino",
+    "executorch": "executorch",
+    "tensorrt": "tensorrt",
+}
+"""The runtime that runs a form; a transformer folder is run by none."""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One technique with its settings; ``version`` counts changes of the technique's code."""
+
+    technique: str
+    version: int
+    settings: dict[str, Any] = {}
+
+    def label(self) -> str:
+        """Return the step in words, as ``onnx-dynamic(exclude=2)``."""
+        shown = ", ".join(f"{name}={_short(value)}" for name, value in sorted(self.settings.items()))
+        return f"{self.technique}({shown})" if shown else self.technique
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
+    """A form of a model.
+
+    Parameters
+    ----------
+    form:
+        What kind of file or folder it is.
+    folder, file:
+        Where it lies: ``folder / file`` is what a runtime loads (for ``transformer``, the folder itself is meant).
+    files:
+        All the files of ``folder`` that belong to it, ``file`` included.
+    source:
+        The digest of the model that was given.
+    steps:
+        What was done to it since, in order; with ``source`` they decide the content.
+    tokenizer:
+        The tokenizer that goes with it. Trimming the vocabulary makes a new one.
+    """
+
+    form: Form
+    folder: Path
+    file: str
+    files: tuple[str, ...]
+    source: str
+    steps: tuple[Step, ...] = ()
+    task: Literal["embedding", "classification"] = "embedding"
+    tokenizer: Path
+    pooling: Pooling = "mean"
+    normalize: bool = True
+    max_tokens: int = 256
+    dimension: int = 0
+
+    @property
+    def path(self) -> Path:
+        """What a runtime loads, or a converter reads."""
+        return self.folder if self.form == "transformer" else self.folder / self.file
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk of all its files."""
+        return sum((self.folder / name).stat().st_size for name in self.files)
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What decides the content, for the cache."""
+        return {"source": self.source, "steps": msgspec.to_builtins(self.steps)}
+
+    @property
+    def digest(self) -> str:
+        """The digest of :attr:`key`: two equal ones have equal content."""
+        return PREFIX + hashlib.sha256(msgspec.json.encode(self.key, order="deterministic")).hexdigest()
+
+    def name(self) -> str:
+        """Return the steps in words."""
+        return " → ".join(step.label() for step in self.steps) or "original"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple | dict):
+        return str(len(value))
+    return str(value)

@@ -1,0 +1,89 @@
+"""The door of techniques: what prunes, distils, quantizes or converts a model is one class in one file.
+
+Entry point group ``skerry.techniques``; the built-in ones lie in :mod:`skerry.build.techniques`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import msgspec
+
+from skerry.build.artifact import Artifact
+from skerry.build.progress import Progress
+
+Kind = Literal["prune", "distill", "convert", "quantize"]
+"""In the order in which they are composed: each kind comes at most once on the way to a candidate."""
+
+
+class Workbench(msgspec.Struct, frozen=True, kw_only=True):
+    """What a technique may use.
+
+    Parameters
+    ----------
+    texts:
+        Texts to calibrate, tune and distil on; the search never reports on them.
+    seed:
+        Decides everything that is random.
+    threads:
+        How many threads the work may take.
+    deadline:
+        ``time.monotonic()`` at which the work has to be done; ``None`` for no limit.
+    progress:
+        Told of long work.
+    embed:
+        The teacher: the vectors of texts by the model that was given, float32 of shape (texts, dimension).
+    toolchain:
+        Runs a converter in an isolated environment: name of the toolchain, name of the script, request; see
+        :mod:`skerry.build.toolchain`. ``None`` where toolchains are not to be used.
+    """
+
+    texts: tuple[str, ...]
+    seed: int = 0
+    threads: int = 1
+    deadline: float | None = None
+    progress: Progress
+    embed: Callable[[Sequence[str]], Any] | None = None
+    toolchain: Callable[[str, str, dict[str, Any]], dict[str, Any]] | None = None
+
+
+class Technique(Protocol):
+    """One way of making a model smaller or faster."""
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind]
+    version: ClassVar[int]
+    """Counts changes that change the result, so that cached results of older code are not used."""
+    summary: ClassVar[str]
+    """One line for people."""
+    toolchain: ClassVar[str | None]
+    """The isolated environment that it needs, if any."""
+
+    def refuses(self, artifact: Artifact) -> str:
+        """Return why it cannot be applied to this artifact, or an empty text; looks at no weights."""
+
+    def candidates(self, artifact: Artifact, workbench: Workbench) -> list[dict[str, Any]]:
+        """Return the settings worth trying on this artifact, the most promising first; plain JSON values.
+
+        It may measure, for instance which layers are sensitive, and must give the same answer for the same seed.
+        """
+
+    def apply(self, artifact: Artifact, settings: dict[str, Any], workbench: Workbench, target: Path) -> Artifact:
+        """Make the new form in the empty folder ``target`` and return it, with its step added.
+
+        Raises ``ModelKindError`` when it turns out not to work on this model, ``DependencyError`` for what is missing.
+        """
+
+
+def techniques() -> dict[str, type[Any]]:
+    """Return every technique by name, sorted; one that cannot be imported is left out."""
+    found = {}
+    for entry in sorted(entry_points(group="skerry.techniques")):
+        try:
+            found[entry.name] = entry.load()
+        except ImportError:
+            continue
+    return found
