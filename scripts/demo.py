@@ -37,7 +37,7 @@ def main() -> int:
     forget(example)
     try:
         with journal(example / "logs" / "journal.log") as remark:
-            print(f"logs of this machine: {', '.join([*logs(example), remark])}")
+            print(f"logs of this machine: {', '.join([*logs(example), remark])}", flush=True)
             code = step("prepare the model", ["build", shown(example)])
             code = code or step("triage", ["run", shown(example), "--for", args.duration])
     except KeyboardInterrupt:
@@ -111,7 +111,7 @@ def _has_lines(program: str) -> bool:
 
 
 def logs(example: Path) -> list[str]:
-    """Return those logs of the machine that the example's pipeline file names and that may be read, with their sizes."""
+    """Return those of the machine's logs that the pipeline file names and that may be read, with their sizes."""
     names = [
         name
         for source in read_project(example).sources

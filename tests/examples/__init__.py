@@ -1,0 +1,1 @@
+"""Tests of the examples: each of them runs for real, shortened, in a copy."""
