@@ -1,0 +1,100 @@
+"""Halving: which candidates deserve more measuring time. Pure.
+
+Successive halving (Jamieson, Talwalkar: Non-stochastic Best Arm Identification and Hyperparameter Optimization, 2016):
+all candidates get a short trial, the best third of them a longer one, and so on. What is on the Pareto front of quality
+against latency stays as well, since the degrade ladder is made of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from skerry.build.figures import Figures
+from skerry.build.verdict import total_excess, verdict
+from skerry.spec.budget import Budget
+
+SHARE = 3
+"""One of so many goes on to the next rung: the value that the authors found to matter little between 2 and 4."""
+
+
+class Rung(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is measured: texts for the quality, runs for the latency, and seconds that takes for a candidate."""
+
+    texts: int
+    runs: int
+    seconds: float
+
+
+RUNGS = (
+    Rung(texts=60, runs=40, seconds=2.0),
+    Rung(texts=200, runs=150, seconds=6.0),
+    Rung(texts=500, runs=600, seconds=20.0),
+)
+
+
+def order(results: Mapping[str, Figures], budget: Budget, metric: str) -> list[str]:
+    """Return candidates from the best to the worst.
+
+    First come those that keep the budget, the fastest first; then the others, by how much they miss it. Ties are
+    broken by the better quality, then by name, so that equal measurements give equal results.
+    """
+
+    def key(name: str) -> tuple[float, float, float, str]:
+        figures = results[name]
+        excess = total_excess(verdict(budget, figures))
+        return excess, figures.latency_p50_ms.value, -_quality(figures, metric), name
+
+    return sorted(results, key=key)
+
+
+def front(results: Mapping[str, Figures], metric: str) -> list[str]:
+    """Return the candidates that no other beats in both quality and latency, the best quality first."""
+    ranked = sorted(
+        results, key=lambda name: (-_quality(results[name], metric), results[name].latency_p50_ms.value, name)
+    )  # fmt: skip
+    kept: list[str] = []
+    fastest = math.inf
+    for name in ranked:
+        if results[name].latency_p50_ms.value < fastest:
+            fastest = results[name].latency_p50_ms.value
+            kept.append(name)
+    return kept
+
+
+def survivors(results: Mapping[str, Figures], budget: Budget, metric: str, *, at_most: int | None = None) -> list[str]:
+    """Return who goes on to the next rung: the best third, and the front; the best first.
+
+    ``at_most`` limits them to what the time allows; at least one goes on.
+    """
+    if not results:
+        return []
+    ranked = order(results, budget, metric)
+    count = max(1, math.ceil(len(ranked) / SHARE))
+    best = ranked[:count]
+    kept = best + [name for name in ranked[count:] if name in set(front(results, metric))]
+    return kept[: max(1, at_most)] if at_most is not None else kept
+
+
+def affordable(seconds_left: float, rungs: Sequence[Rung]) -> list[int]:
+    """Return how many candidates each of the rungs can take in the time left, the first rung first.
+
+    A third of the candidates goes on each time, so the rungs cost about ``n (s0 + s1/3 + s2/9 + …)`` seconds.
+    """
+    cost = sum(rung.seconds / SHARE**index for index, rung in enumerate(rungs))
+    first = max(1, int(max(0.0, seconds_left) / cost))
+    return [max(1, math.ceil(first / SHARE**index)) for index in range(len(rungs))]
+
+
+def ladder(results: Mapping[str, Figures], chosen: str, metric: str) -> list[str]:
+    """Return the rungs of the degrade ladder: the chosen one, then what is on the front and faster, one by one."""
+    start = results[chosen].latency_p50_ms.value
+    faster = [name for name in front(results, metric) if name != chosen and results[name].latency_p50_ms.value < start]
+    return [chosen, *faster]
+
+
+def _quality(figures: Figures, metric: str) -> float:
+    found = figures.quality.get(metric)
+    return found.value if found is not None else -math.inf

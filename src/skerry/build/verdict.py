@@ -1,0 +1,76 @@
+"""The verdict: how figures stand against a budget, limit by limit. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from skerry.build.figures import Estimate, Figures
+from skerry.spec.budget import Budget
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit of the budget: what it asks, what was measured, and by how much it is missed.
+
+    ``excess`` is 0 where the limit holds; else the relative amount by which it would have to be relaxed. ``value`` is
+    ``None`` where nothing could be measured, which misses the limit by all of it.
+    """
+
+    limit: str
+    must: float
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    at_least: bool = False
+    excess: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the limit is kept."""
+        return self.excess == 0.0
+
+
+def verdict(budget: Budget, figures: Figures) -> tuple[Line, ...]:
+    """Hold figures against every limit that the budget names.
+
+    The measured value counts, not the end of its interval: a limit that only the interval breaks is shown by the
+    interval in the report.
+    """
+    return tuple(_lines(budget, figures))
+
+
+def total_excess(lines: tuple[Line, ...]) -> float:
+    """Return by how much a budget is missed in all; 0 when every limit holds."""
+    return sum(line.excess for line in lines)
+
+
+def _lines(budget: Budget, figures: Figures) -> Iterator[Line]:
+    if budget.quality is not None:
+        found = figures.quality.get(budget.quality.metric)
+        yield _line(f"quality ({budget.quality.metric})", budget.quality.min, found, at_least=True)
+    measured: dict[str, Estimate | None] = {
+        "latency_p50": _scaled(figures.latency_p50_ms, 1e-3),
+        "latency_p99": _scaled(figures.latency_p99_ms, 1e-3),
+        "memory": Estimate.exact(figures.peak_bytes),
+        "size": Estimate.exact(figures.size_bytes),
+        "energy": None if figures.energy_j is None else Estimate.exact(figures.energy_j),
+    }
+    for limit, found in measured.items():
+        most = getattr(budget, limit)
+        if most is not None:
+            yield _line(limit, float(most), found)
+
+
+def _line(limit: str, must: float, found: Estimate | None, *, at_least: bool = False) -> Line:
+    if found is None:
+        return Line(limit=limit, must=must, value=None, at_least=at_least, excess=1.0)
+    gap = must - found.value if at_least else found.value - must
+    excess = max(0.0, gap) / must if must else float(gap > 0)
+    return Line(
+        limit=limit, must=must, value=found.value, low=found.low, high=found.high, at_least=at_least, excess=excess
+    )  # fmt: skip
+
+
+def _scaled(estimate: Estimate, factor: float) -> Estimate:
+    return Estimate(estimate.value * factor, estimate.low * factor, estimate.high * factor)

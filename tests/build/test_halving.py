@@ -1,0 +1,99 @@
+"""Who goes on to a longer trial, what the front and the ladder are, and how figures stand against a budget."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skerry.build.figures import Estimate, Figures
+from skerry.build.halving import RUNGS, affordable, front, ladder, order, survivors
+from skerry.build.verdict import total_excess, verdict
+from skerry.spec.budget import Budget, Quality
+from skerry.spec.units import Duration, Size
+
+METRIC = "agreement@10"
+
+
+def figures(quality: float, latency_ms: float, size: int = 10, peak: int = 10) -> Figures:
+    exact = Estimate.exact
+    return Figures(
+        quality={METRIC: exact(quality)}, latency_p50_ms=exact(latency_ms), latency_p99_ms=exact(2 * latency_ms),
+        speedup=exact(1.0), size_bytes=size, peak_bytes=peak,
+    )  # fmt: skip
+
+
+RESULTS = {
+    "fp32": figures(1.0, 10.0),
+    "int8": figures(0.9, 4.0),
+    "worse": figures(0.85, 5.0),
+    "tiny": figures(0.6, 1.0),
+}
+BUDGET = Budget(quality=Quality(min=0.88))
+
+
+def test_the_fastest_that_keeps_the_budget_is_the_best() -> None:
+    assert order(RESULTS, BUDGET, METRIC) == ["int8", "fp32", "worse", "tiny"]
+    assert order(RESULTS, Budget(), METRIC) == ["tiny", "int8", "worse", "fp32"]
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    assert front(RESULTS, METRIC) == ["fp32", "int8", "tiny"]
+    assert ladder(RESULTS, "int8", METRIC) == ["int8", "tiny"]
+
+
+def test_a_third_and_the_front_go_on() -> None:
+    assert survivors(RESULTS, BUDGET, METRIC) == ["int8", "fp32", "tiny"]
+    assert survivors(RESULTS, BUDGET, METRIC, at_most=1) == ["int8"]
+    assert survivors({}, BUDGET, METRIC) == []
+
+
+def test_every_limit_is_held_against_its_figure() -> None:
+    budget = Budget(
+        quality=Quality(min=0.95), latency_p50=Duration(0.002), latency_p99=Duration(0.1), memory=Size(20), size=Size(5)
+    )  # fmt: skip
+    lines = {line.limit: line for line in verdict(budget, RESULTS["int8"])}
+    assert not lines["quality (agreement@10)"].holds
+    assert lines["latency_p50"].excess == 1.0
+    assert lines["latency_p99"].holds
+    assert lines["memory"].holds
+    assert lines["size"].excess == 1.0
+    assert verdict(Budget(quality=Quality(metric="f1", min=0.5)), RESULTS["int8"])[0].excess == 1.0
+
+
+def test_the_rungs_fit_the_time() -> None:
+    for seconds in (0.0, 30.0, 600.0, 7200.0):
+        counts = affordable(seconds, RUNGS)
+        assert counts == sorted(counts, reverse=True)
+        assert counts[-1] >= 1
+    assert affordable(600, RUNGS)[0] > affordable(60, RUNGS)[0]
+
+
+POINTS = st.dictionaries(
+    st.text("abc", min_size=1, max_size=4),
+    st.builds(figures, st.floats(0, 1), st.floats(0.1, 100)),
+    min_size=1,
+    max_size=20,
+)
+
+
+@given(POINTS)
+def test_nothing_on_the_front_is_beaten(results: dict[str, Figures]) -> None:
+    kept = front(results, METRIC)
+    for name in kept:
+        for other in results.values():
+            better = other.quality[METRIC].value > results[name].quality[METRIC].value
+            faster = other.latency_p50_ms.value < results[name].latency_p50_ms.value
+            assert not (better and faster)
+    assert kept
+
+
+@given(POINTS, st.floats(0, 1))
+def test_the_best_always_goes_on_and_the_order_does_not_depend_on_the_input(
+    results: dict[str, Figures], least: float
+) -> None:
+    budget = Budget(quality=Quality(min=least))
+    ranked = order(results, budget, METRIC)
+    assert survivors(results, budget, METRIC)[0] == ranked[0]
+    assert order(dict(reversed(results.items())), budget, METRIC) == ranked
+    excesses = [total_excess(verdict(budget, results[name])) for name in ranked]
+    assert excesses == sorted(excesses)
