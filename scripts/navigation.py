@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import Any
 
 CHAPTERS: dict[str, tuple[str, ...]] = {
-    "Start": ("index.md", "install.md"),
+    "Start": ("index.md", "install.md", "examples.md"),
     "Write": ("pipeline.md", "sources.md", "stages.md", "stages-models.md", "sinks.md"),
-    "Use": ("device.md", "build.md", "running.md", "models.md", "toolchains.md", "cli.md", "exit-codes.md", "errors.md"),
+    "Use": (
+        "device.md",
+        "build.md",
+        "running.md",
+        "models.md",
+        "toolchains.md",
+        "cli.md",
+        "exit-codes.md",
+        "errors.md",
+    ),
     "Understand": ("architecture.md", "engine.md", "runtimes.md"),
     "Judge": ("benchmarks.md", "experiments.md"),
 }

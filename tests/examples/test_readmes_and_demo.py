@@ -28,7 +28,7 @@ def first_block(name: str) -> str:
     text = (EXAMPLES / name / "README.md").read_text(encoding="utf-8")
     block = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
     assert "skerry run" in block
-    return re.sub(r"--for \d+s", "--for 5s", block).replace("python3 ", f"{sys.executable} ")
+    return re.sub(r"--for \d+s", "--for 3s", block).replace("python3 ", f"{sys.executable} ")
 
 
 def move_ports(example: Path) -> None:
@@ -74,6 +74,25 @@ def test_the_demo_ends_with_a_table_rows_and_what_to_try_next(copy: Copy) -> Non
     assert re.search(r"classify +\d", done.stdout)
     assert re.search(r"answers: .*\n  \w+ +\d+%  \S", done.stdout)
     assert "skerry run examples/sensor-watch" in done.stdout and "skerry init" in done.stdout
+
+
+def test_the_demo_follows_the_journal_and_lets_go_of_it(copy: Copy, start: Start, tmp_path: Path) -> None:
+    """Few machines that run tests keep a journal: a program of that name stands in for `journalctl`."""
+    example, place = copy("log-triage"), tmp_path / "bin" / "journalctl"
+    place.parent.mkdir()
+    line = "2026-11-05T01:00:00+0000 gate kernel: Out of memory: Killed process 4121 (postgres)"
+    follow = f"case $1 in --follow) echo $$ > {tmp_path}/pid; exec sleep 600;; esac"
+    place.write_text(f'#!/bin/sh\necho "{line}"\n{follow}\n')
+    place.chmod(0o755)
+    path = f"{place.parent}{os.pathsep}{environment()['PATH']}"
+    words = ("-m", "scripts.demo", "--for", "10min", "--example", example)
+    demo = start(f"PATH={path}", sys.executable, *words, folder=ROOT, program="env")
+    demo.await_text(example / "out" / "events.jsonl", "Killed process 4121")
+    os.killpg(demo.process.pid, signal.SIGINT)
+    assert demo.process.wait(60) == 0
+    assert "the journal, from 2,000 lines ago" in demo.out
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_ctrl_c_ends_the_demo_in_order(copy: Copy, start: Start) -> None:
