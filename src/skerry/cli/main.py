@@ -24,7 +24,9 @@ COMMANDS: dict[str, str] = {
     "check": "validate a pipeline file without running it",
     "probe": "tell what this machine is and can do",
     "runtimes": "list the inference engines and whether they work here",
+    "models": "find a small model, by what is predicted to fit",
     "build": "make a model fit the device, by measurement",
+    "toolchain": "install, list or remove the converters' environments",
     "run": "run a pipeline",
     "schema": "print the JSON Schema of the pipeline file, for editors",
 }
