@@ -31,8 +31,8 @@ class Outcome:
 
     @property
     def found(self) -> dict[str, Any]:
-        """The JSON object, which is the last line of stdout."""
-        found: dict[str, Any] = json.loads(self.stdout.splitlines()[-1])
+        """The JSON object, which is the last line of stdout; texts of a log may hold U+2028, at which `splitlines` cuts."""
+        found: dict[str, Any] = json.loads(self.stdout.rstrip("\n").rpartition("\n")[2])
         return found
 
     def stage(self, name: str) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     """Return the records of a file; every line of it has to be a whole one."""
     text = path.read_bytes()
     assert not text or text.endswith(b"\n"), "the last line is unfinished"
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.split(b"\n")[:-1]]
 
 
 def write_build(folder: Path, name: str, model: Path, **changes: Any) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def test_a_sink_that_refuses_does_not_hold_up_the_other_one(skerry: Skerry, pipe
 
 
 def test_a_database_that_is_none(skerry: Skerry, pipeline: Write, tmp_path: Path) -> None:
-    (tmp_path / "x.db").write_bytes(os.urandom(10_000))
+    (tmp_path / "x.db").write_bytes(random.Random(1).randbytes(10_000))
     before = (tmp_path / "x.db").read_bytes()
     path = pipeline(
         "name: db\nsource: memory:?count=9\nsinks: [{to: 'sqlite:///x.db', on_error: stop}]\ndrain: 300ms\n"
@@ -204,7 +205,7 @@ def test_a_state_folder_that_is_a_file(skerry: Skerry, pipeline: Write, tmp_path
     assert (tmp_path / ".skerry").read_text() == "in the way"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", bytes(range(256))], ids=["empty", "half", "list", "binary"])
+@pytest.mark.parametrize("content", [b"", b'{"tail-in":', bytes(range(256))], ids=["empty", "half", "binary"])
 def test_positions_that_are_damaged_are_said_and_replaced(
     content: bytes, log: Path, skerry: Skerry, pipeline: Write, tmp_path: Path
 ) -> None:
