@@ -31,7 +31,7 @@ class Outcome:
 
     @property
     def found(self) -> dict[str, Any]:
-        """The JSON object, which is the last line of stdout; texts of a log may hold U+2028, at which `splitlines` cuts."""
+        """The JSON object: the last line of stdout. (`splitlines` would cut at U+2028 too, which a text may hold.)"""
         found: dict[str, Any] = json.loads(self.stdout.rstrip("\n").rpartition("\n")[2])
         return found
 
