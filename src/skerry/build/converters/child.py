@@ -1,0 +1,78 @@
+"""The child: a process of a toolchain's Python that runs one converter and talks to Skerry in lines of JSON.
+
+Started as ``python -I child.py SCRIPT`` with the request, one JSON object, on stdin. It answers on stdout:
+``{"progress": "…"}`` any number of times, then either ``{"answer": {…}}`` or ``{"refusal": {"kind", "message",
+"hint"}}``. Whatever the libraries print goes to stderr, so that it cannot be taken for an answer.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from typing import Any
+
+
+class RefusalError(Exception):
+    """A request that cannot be met for a reason that the user can act on."""
+
+    def __init__(self, kind: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.told = {"kind": kind, "message": message, "hint": hint}
+
+
+class Talk:
+    """What a converter says while it works."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def say(self, what: str) -> None:
+        """Report progress in a few words."""
+        self.send({"progress": what})
+
+    def refusal(self, kind: str, message: str, hint: str = "") -> RefusalError:
+        """Return what to raise to give up; ``kind``: ``missing``, ``corrupt``, ``kind``, ``data`` or ``option``."""
+        return RefusalError(kind, message, hint)
+
+    def send(self, line: dict[str, Any]) -> None:
+        """Write one line of the protocol; what JSON cannot hold becomes text."""
+        left = (json.dumps(line, default=str) + "\n").encode()
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+
+
+def private_stdout() -> int:
+    """Return a descriptor of the real stdout, and send all that is printed from now on to stderr."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    return kept
+
+
+def main() -> int:
+    """Run the script named on the command line; the exit code is 0 for an answer and for a refusal."""
+    talk = Talk(private_stdout())
+    request: dict[str, Any] = json.load(sys.stdin)
+    try:
+        answer = _load(sys.argv[1]).convert(request, talk)
+    except RefusalError as refusal:
+        talk.send({"refusal": refusal.told})
+    except MemoryError:
+        talk.send({"refusal": {"kind": "memory", "message": "the memory ran out", "hint": ""}})
+    else:
+        talk.send({"answer": answer})
+    return 0
+
+
+def _load(path: str) -> Any:
+    spec = importlib.util.spec_from_file_location("converter", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    sys.exit(main())
