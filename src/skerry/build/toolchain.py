@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
 import hashlib
 import os
 import platform
@@ -26,22 +25,17 @@ from typing import Any
 import msgspec
 
 from skerry.build.cache import default_folder
-from skerry.build.following import Ended, follow
+from skerry.build.conversation import CONVERTERS, Say, converse, quiet_variables
+from skerry.build.following import follow
 from skerry.spec.errors import (
     DependencyError,
     DeviceError,
-    ModelCorruptError,
-    ModelError,
-    ModelKindError,
-    ModelMissingError,
     SkerryError,
-    SpecError,
     UsageError,
 )
 from skerry.spec.words import did_you_mean
 
 PINS = Path(__file__).parent / "toolchains"
-CONVERTERS = Path(__file__).parent / "converters"
 
 INSTALL_LIMIT_S = 3600.0
 """Seconds that one install may take: a gigabyte at 3 Mbit/s fits, a resolver or a server that hangs does not."""
@@ -53,20 +47,6 @@ SPARE_BYTES = 512 * 2**20
 """What must stay free on the disk beside the environment, for pip's own downloads and for the results."""
 
 NOTE = "toolchain.json"
-
-_SILENCE = {
-    "CUDA_VISIBLE_DEVICES": "",
-    "DO_NOT_TRACK": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_OFFLINE": "1",
-    "JAX_PLATFORMS": "cpu",
-    "ORT_DISABLE_TELEMETRY": "1",
-    "TF_CPP_MIN_LOG_LEVEL": "2",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-"""A converter works on local files, on the CPU, and tells nobody."""
-
-Say = Callable[[str], None]
 
 
 class Toolchain(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,13 +259,8 @@ def run(
             raise DependencyError(
                 f"the toolchain {name} was removed meanwhile", hint=f"skerry toolchain install {name}"
             )
-        return _converse(name, path, request, speak, time_limit_s, memory_limit_bytes)
-
-
-def clean_variables() -> dict[str, str]:
-    """Return the environment variables without those that would lead Python to our own packages."""
-    strange = {"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"}
-    return {name: value for name, value in os.environ.items() if name not in strange}
+        python = python_of(place(name))
+        return converse(python, path, request, speak, time_limit_s, memory_limit_bytes)
 
 
 def _silent(what: str) -> None:
@@ -441,7 +416,7 @@ def _step(
     name: str, command: list[str], limit_s: float, *, what: str, on_line: Callable[[str], None] = _silent
 ) -> None:
     """Run a step of an install; raises ``DependencyError`` with its last lines when it fails."""
-    ended = follow(command, on_line=on_line, variables=clean_variables() | _SILENCE, time_limit_s=limit_s)
+    ended = follow(command, on_line=on_line, variables=quiet_variables(), time_limit_s=limit_s)
     if ended.code == 0 and not ended.cut:
         return
     tail = [line for line in ended.tail if not line.startswith("WARNING")]
@@ -465,69 +440,6 @@ def _disk_error(error: OSError) -> SkerryError:
     )
 
 
-def _converse(
-    name: str, script: Path, request: Mapping[str, Any], say: Say, time_limit_s: float, memory_limit_bytes: int | None
-) -> dict[str, Any]:
-    """Start the child, pass on its progress, and return its answer."""
-    final: dict[str, Any] = {}
-
-    def heard(line: str) -> None:
-        told = msgspec.json.decode(line, type=dict[str, Any])
-        if "progress" in told:
-            say(str(told["progress"]))
-        else:
-            final.update(told)
-
-    ended = follow(
-        [str(python_of(place(name))), "-I", str(CONVERTERS / "child.py"), str(script)],
-        on_line=heard, text=msgspec.json.encode(dict(request)).decode(), variables=clean_variables() | _SILENCE,
-        time_limit_s=time_limit_s, memory_limit_bytes=memory_limit_bytes,
-    )  # fmt: skip
-    if "answer" in final and not ended.cut:
-        return dict(final["answer"])
-    if "refusal" in final:
-        raise _refusal(script, **final["refusal"])
-    raise _failure(script, ended, time_limit_s, memory_limit_bytes)
-
-
-def _refusal(script: Path, kind: str, message: str, hint: str) -> SkerryError:
-    if kind == "memory":
-        return DeviceError(f"the converter {script.stem} ran out of memory", hint="it needs a machine with more memory")
-    kinds: dict[str, type[SkerryError]] = {
-        "missing": ModelMissingError, "corrupt": ModelCorruptError, "kind": ModelKindError,
-        "data": SpecError, "option": SpecError,
-    }  # fmt: skip
-    return kinds.get(kind, ModelError)(message, hint=hint)
-
-
-def _failure(script: Path, ended: Ended, time_limit_s: float, memory_limit_bytes: int | None) -> SkerryError:
-    """Return the error that fits a child that ended without an answer."""
-    if ended.cut == "time":
-        return DeviceError(
-            f"the converter {script.stem} took longer than {time_limit_s:g} s",
-            hint="allow it more time, or fewer buckets",
-        )
-    if ended.cut == "memory":
-        allowed = (memory_limit_bytes or 0) / 1e6
-        return DeviceError(
-            f"the converter {script.stem} needs more than {allowed:.0f} MB of memory",
-            hint="allow it more memory, or build on a larger machine",
-        )
-    how = f"ended by signal {-ended.code}" if ended.code < 0 else "failed"
-    # A kill that was not ours is the system's answer to too little memory, and leaves no last words.
-    if ended.code == -9:
-        how = "was killed, most likely since the machine's memory ran out"
-    last = ended.tail[-1] if ended.tail else "it said nothing"
-    return ModelError(f"the converter {script.stem} {how}: {last}", hint=_traceback_place(ended.tail))
-
-
-def _traceback_place(tail: tuple[str, ...]) -> str:
-    """Return where in the converter a traceback ends, for a report of the fault."""
-    places = [line.strip() for line in tail if line.lstrip().startswith("File ")]
-    return f"last seen at {places[-1]}" if places else ""
-
-
-@functools.cache
 def converters() -> tuple[str, ...]:
     """Return the names of the scripts that :func:`run` takes."""
-    return tuple(sorted(path.name for path in CONVERTERS.glob("*_from_*.py")))
+    return tuple(sorted(path.name for path in CONVERTERS.glob("[a-z]*.py") if path.name != "child.py"))
