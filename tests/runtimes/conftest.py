@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from skerry.runtimes.null import NullModel, write_null_model
+from skerry.runtimes.openvino import import_openvino
 
 VOCABULARY, DIMENSION = 4096, 512
 """The embedding table alone is 8 MiB, enough to be seen in the memory of a process."""
@@ -68,3 +70,15 @@ def batch() -> dict[str, np.ndarray]:
     """Three rows of five tokens; the second ends in padding."""
     ids = np.array([[5, 17, 900, 3, 7], [2, 4000, 0, 0, 0], [9, 8, 7, 6, 5]], dtype=np.int64)
     return {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int64)}
+
+
+@pytest.fixture(scope="session")
+def openvino_model(onnx_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ONNX encoder as OpenVINO writes it, in full precision, without the line break at the end."""
+    if find_spec("openvino") is None:  # importorskip would import it with its telemetry on
+        pytest.skip("openvino is not installed: pip install 'skerry[openvino]'")
+    openvino = import_openvino()
+    path = tmp_path_factory.mktemp("openvino") / "encoder.xml"
+    openvino.save_model(openvino.Core().read_model(onnx_model), path, compress_to_fp16=False)
+    path.write_text(path.read_text().rstrip())
+    return path

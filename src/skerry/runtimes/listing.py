@@ -16,9 +16,7 @@ from skerry.spec.ports import Availability
 
 NOT_BUILT_YET: Mapping[str, tuple[str, ...]] = {
     "executorch": ("executorch",),
-    "litert": ("ai_edge_litert", "tflite_runtime"),
     "llamacpp": ("llama_cpp",),
-    "openvino": ("openvino",),
     "tensorrt": ("tensorrt",),
 }
 """Inference engines that Skerry knows but has no runtime for yet, with the modules that show that one is installed."""

@@ -69,8 +69,10 @@ def kind_of(path: Path) -> Kind | None:
     return None
 
 
-def require_kind(path: Path, runtime: str) -> Kind | None:
+def require_kind(path: Path, runtime: str, *, also: tuple[Kind, ...] = ()) -> Kind | None:
     """Return the kind of a file that ``runtime`` may take; ``None`` if its bytes say nothing.
+
+    ``also`` are the kinds that it takes beside its own.
 
     Raises
     ------
@@ -95,7 +97,7 @@ def require_kind(path: Path, runtime: str) -> Kind | None:
         raise ModelError(f"the model cannot be read: {error.strerror or error}", where=str(path)) from error
     if kind is LFS_POINTER:
         raise ModelMissingError("this is only a Git LFS pointer", where=str(path), hint=kind.advice)
-    if kind is not None and kind.runtime != runtime:
+    if kind is not None and kind.runtime != runtime and kind not in also:
         raise ModelKindError(
             f"this looks like {kind.what}",
             where=str(path),
