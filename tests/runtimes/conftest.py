@@ -11,6 +11,7 @@ import pytest
 
 from skerry.runtimes.null import NullModel, write_null_model
 from skerry.runtimes.openvino import import_openvino
+from tests.runtimes.litert_files import build_litert_encoder
 
 VOCABULARY, DIMENSION = 4096, 512
 """The embedding table alone is 8 MiB, enough to be seen in the memory of a process."""
@@ -82,3 +83,10 @@ def openvino_model(onnx_model: Path, tmp_path_factory: pytest.TempPathFactory) -
     openvino.save_model(openvino.Core().read_model(onnx_model), path, compress_to_fp16=False)
     path.write_text(path.read_text().rstrip())
     return path
+
+
+@pytest.fixture(scope="session")
+def litert_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LiteRT encoder with two lengths, of one row each."""
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed: pip install 'skerry[litert]'")
+    return build_litert_encoder(tmp_path_factory.mktemp("litert") / "lengths.tflite")

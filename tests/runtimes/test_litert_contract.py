@@ -20,12 +20,6 @@ contract = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__na
 
 
 @pytest.fixture(scope="session")
-def lengths(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with two lengths, of one row each."""
-    return build_litert_encoder(tmp_path_factory.mktemp("litert") / "lengths.tflite")
-
-
-@pytest.fixture(scope="session")
 def open_shape(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with one signature whose rows and tokens are both dynamic."""
     return build_litert_encoder(tmp_path_factory.mktemp("litert") / "open.tflite", [(1, 1)], dynamic=True)
@@ -45,9 +39,9 @@ def _specimen(model: Path, wrong_kind: Path, batch: dict, folder: Path, **option
 @contract
 @pytest.mark.parametrize("engine", ["interpreter", "compiled"])
 def test_several_lengths(
-    check: Check, engine: str, lengths: Path, null_model: Path, batch: dict, tmp_path: Path
+    check: Check, engine: str, litert_model: Path, null_model: Path, batch: dict, tmp_path: Path
 ) -> None:
-    check(_specimen(lengths, null_model, batch, tmp_path, engine=engine))
+    check(_specimen(litert_model, null_model, batch, tmp_path, engine=engine))
 
 
 @contract

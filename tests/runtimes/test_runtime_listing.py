@@ -106,18 +106,17 @@ def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"name", "package", "usable", "version", "devices", "suffixes", "reason", "hint"} == set(reports[0])
 
 
-def test_a_missing_onnxruntime_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "module"), [("onnxruntime", "onnxruntime"), ("openvino", "openvino"), ("litert", "ai_edge_litert")]
+)
+def test_a_missing_engine_is_told_with_what_to_install(name: str, module: str) -> None:
     """In a fresh process in which the package cannot be found."""
-    code = """
+    code = f"""
 import sys
-sys.modules["onnxruntime"] = None
-class Hide:
-    def find_spec(self, name, *rest):
-        if name.partition(".")[0] == "onnxruntime":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.modules["{module}"] = None
 from skerry.runtimes.listing import survey
-report = next(report for report in survey() if report.name == "onnxruntime")
-assert not report.usable and "skerry[onnxruntime]" in report.hint, report
+report = next(report for report in survey() if report.name == "{name}")
+assert not report.usable and "skerry[{name}]" in report.hint, report
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -129,9 +128,10 @@ import sys
 import skerry.spec.ports, skerry.spec.plugins
 before = {"numpy", "onnxruntime"} & sys.modules.keys()
 import skerry.runtimes.null, skerry.runtimes.onnxruntime, skerry.runtimes.listing, skerry.runtimes.tensors
+import skerry.runtimes.litert, skerry.runtimes.openvino
 import skerry.cli.runtimes, skerry.testing.runtimes
 assert {"numpy", "onnxruntime"} & sys.modules.keys() == before
-assert "onnxruntime" not in sys.modules
+assert not {"onnxruntime", "openvino", "ai_edge_litert"} & sys.modules.keys()
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

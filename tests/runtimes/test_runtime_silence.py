@@ -1,4 +1,4 @@
-"""Phoning home is off: ONNX Runtime's wheels report usage by default, Skerry's use of them does not."""
+"""Phoning home is off: the wheels of ONNX Runtime and OpenVINO report usage by default, Skerry's use does not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distributions
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,30 @@ session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProv
 ones = numpy.ones((1, 2), dtype="int64")
 session.run(None, {"input_ids": ones, "attention_mask": ones})
 """
+_LOAD_OPENVINO = """
+from pathlib import Path
+from skerry.runtimes.openvino import OpenVinoRuntime, import_openvino
+session = OpenVinoRuntime().load(Path(sys.argv[1]), threads=2)
+session.warm_up()
+import_openvino().convert_model(sys.argv[1])
+"""
+_BARE_OPENVINO = """
+import openvino
+openvino.convert_model(sys.argv[1])
+"""
+_LOAD_LITERT = """
+from pathlib import Path
+from skerry.runtimes.litert import LiteRtRuntime
+for engine in ("interpreter", "compiled"):
+    session = LiteRtRuntime().load(Path(sys.argv[1]), threads=2, options={"engine": engine})
+    session.warm_up()
+"""
+_LOADING = {
+    "onnxruntime": ("onnxruntime", _LOAD, "onnx_model"),
+    "openvino": ("openvino", _LOAD_OPENVINO, "onnx_model"),
+    "litert": ("ai_edge_litert", _LOAD_LITERT, "litert_model"),
+}
+"""For each engine: its module, what to do with it, and the fixture of a model."""
 _GUARDED = "import sys\nfrom skerry.testing import network_guard\nnetwork_guard.install()\n"
 _UNTIL_TOLD = "print('running', flush=True)\nsys.stdin.read()\n"
 
@@ -41,7 +67,7 @@ def quiet_machine() -> None:
 def _environment(home: Path) -> dict[str, str]:
     """An environment in which nobody turned telemetry off, and a home of its own for what may be left behind."""
     home.mkdir()
-    dropped = (TELEMETRY_VARIABLE, "XDG_CACHE_HOME", "CI", "GITHUB_ACTIONS")
+    dropped = (TELEMETRY_VARIABLE, "XDG_CACHE_HOME", "CI", "GITHUB_ACTIONS", "TF_BUILD", "JENKINS_URL")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     return {**kept, "HOME": str(home)}
 
@@ -87,6 +113,24 @@ def test_nothing_is_sent_for_as_long_as_the_bare_library_needs_to_phone_home(
         pytest.skip("this onnxruntime did not phone home by itself, so that there was nothing to turn off")
 
 
+def test_openvino_takes_no_identity(quiet_machine: None, onnx_model: Path, tmp_path: Path) -> None:
+    """Loading, running and converting leaves nothing in the home, where the bare library's import leaves an identity.
+
+    It reports from a child process, which the guard kills without a trace in the parent: strace sees that below.
+    """
+    _require_openvino_telemetry()
+    left = {}
+    for name, code in (("ours", _LOAD_OPENVINO), ("bare", _BARE_OPENVINO)):
+        command = [sys.executable, "-c", _GUARDED + code, str(onnx_model)]
+        environment = _environment(tmp_path / name)
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        left[name] = {path.name for path in (tmp_path / name).rglob("*")}
+    assert left["ours"] == set()
+    if not left["bare"]:
+        pytest.skip("this openvino took no identity by itself, so that there was nothing to turn off")
+
+
 def test_no_identity_is_left_in_the_home(onnx_model: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     child = _start("import sys\n" + _LOAD + _UNTIL_TOLD, onnx_model, tmp_path / "home")
@@ -113,16 +157,42 @@ sys.meta_path.insert(0, Watch())
     assert child.returncode == 0
 
 
-def test_strace_sees_no_internet_socket(onnx_model: Path, tmp_path: Path) -> None:
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("strace is not installed: make system-deps")
-    pytest.importorskip("onnxruntime")
-    if subprocess.run([strace, "-o", os.devnull, "true"], check=False, capture_output=True).returncode != 0:
-        pytest.skip("strace may not trace here")
-    traced = tmp_path / "calls.txt"
-    before = (strace, "-f", "-qq", "-e", "trace=network", "-o", str(traced))
-    child = _start("import sys\n" + _LOAD + _UNTIL_TOLD, onnx_model, tmp_path / "home", *before)
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "litert"])
+def test_strace_sees_no_internet_socket(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Of the process or any child of it."""
+    _require_strace()
+    package, code, fixture = _LOADING[name]
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed: pip install 'skerry[{name}]'")
+    model = request.getfixturevalue(fixture)
+    assert "AF_INET" not in _traced("import sys\n" + code + _UNTIL_TOLD, model, tmp_path)
+
+
+def test_strace_sees_the_sockets_of_the_bare_openvino(onnx_model: Path, tmp_path: Path) -> None:
+    """So the silence of ours is no accident."""
+    _require_strace()
+    _require_openvino_telemetry()
+    if "AF_INET" not in _traced("import sys\n" + _BARE_OPENVINO + _UNTIL_TOLD, onnx_model, tmp_path):
+        pytest.skip("this openvino did not phone home by itself, so that there was nothing to turn off")
+
+
+def _traced(code: str, model: Path, folder: Path) -> str:
+    """Run code to its end and return its network calls, those of its children included."""
+    traced = folder / "calls.txt"
+    before = ("strace", "-f", "-qq", "-e", "trace=network", "-o", str(traced))
+    child = _start(code, model, folder / "home", *before)
     child.communicate("", timeout=60)
     assert child.returncode == 0
-    assert "AF_INET" not in traced.read_text()
+    return traced.read_text()
+
+
+def _require_strace() -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed: make system-deps")
+    if subprocess.run(["strace", "-o", os.devnull, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("strace may not trace here")
+
+
+def _require_openvino_telemetry() -> None:
+    if not {"openvino", "openvino-telemetry"} <= {found.name for found in distributions()}:
+        pytest.skip("openvino and its telemetry are not installed: pip install 'skerry[openvino]'")

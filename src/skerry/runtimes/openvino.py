@@ -51,6 +51,8 @@ _OTHER_VERSION = re.compile(
     r"does not support|not supported|unsupported|not implemented|no conversion rule|cannot create \w+ layer|opset",
     re.IGNORECASE,
 )
+_EXTERNAL_DATA = re.compile(r"externally stored data in file \(([^,]+),")
+_PROPERTY_REFUSED = re.compile(r"property|wrong value|could not read|create directory", re.IGNORECASE)
 _SIZES_REFUSED = re.compile(r"shape|dimension|incompatible|broadcast|size", re.IGNORECASE)
 _MESSAGE_LIMIT = 400
 """Characters kept of the library's messages, some of which quote a whole node."""
@@ -213,7 +215,7 @@ class OpenVinoSession:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch of named arrays and return every output by name.
 
-        An index beyond a table is not noticed by OpenVINO's CPU kernels, which answer as if it were another one.
+        An index beyond a table is no error for OpenVINO on the CPU: it looks up zeros.
 
         Raises
         ------
@@ -357,8 +359,11 @@ def _read_error(error: Exception, path: Path) -> ModelError:
     weights = path.with_suffix(".bin")
     if path.suffix == ".xml" and "weights" in text.lower() and not weights.exists():
         return ModelMissingError("the model's weights are missing", where=where, expected=weights.name)
-    if "external data" in text.lower() or ".data" in text:
-        return ModelMissingError(f"the model's external weights are missing or damaged: {text}", where=where)
+    external = _EXTERNAL_DATA.search(text)
+    if external:
+        if (path.parent / external[1]).exists():
+            return ModelCorruptError(f"the model's external weights are damaged: {text}", where=where)
+        return ModelMissingError("the model's external weights are missing", where=where, expected=external[1])
     if _OTHER_VERSION.search(text):
         return ModelKindError(f"this OpenVINO cannot run the model: {text}", where=where)
     if "allocate" in text:
@@ -372,8 +377,8 @@ def _compile(model: Any, path: Path, device: str, properties: Mapping[str, Any])
         return _core().compile_model(model, device.upper(), dict(properties))
     except (RuntimeError, ValueError) as error:
         text = _plain(error)
-        if "property" in text.lower() or "Wrong value" in text:
-            raise SpecError(f"OpenVINO refuses a property: {text}", where=str(path)) from error
+        if _PROPERTY_REFUSED.search(text):
+            raise SpecError(f"OpenVINO refuses an option: {text}", where=str(path)) from error
         if _OTHER_VERSION.search(text):
             raise ModelKindError(f"this OpenVINO cannot run the model: {text}", where=str(path)) from error
         if device != "cpu":
