@@ -1,7 +1,7 @@
 """The engine: what it costs, adds and weighs, beside bare loops, queues by hand, and servers of models.
 
-``make bench-engine`` takes about six minutes; ``python -m bench.engine --quick`` a minute and a half, with fewer
-repeats, and ``--only cost,latency`` measures some of the subjects.
+``make bench-engine`` takes about four minutes; ``python -m bench.engine --quick`` one, with fewer repeats, and
+``--only cost,latency`` measures some of the subjects.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PACKAGES = ("numpy", "onnxruntime", "tokenizers", "uvicorn")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what was asked for, print and write the report; return 1 when a bound is broken."""
     parser = argparse.ArgumentParser(prog="python -m bench.engine", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="fewer repeats: wider spreads, a minute and a half")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats: wider spreads, a minute")
     parser.add_argument("--only", metavar="SUBJECTS", help=f"some of {','.join(SUBJECTS)}; nothing is written then")
     chosen = parser.parse_args(arguments)
     names = chosen.only.split(",") if chosen.only else list(SUBJECTS)

@@ -36,7 +36,7 @@ def add_rows(report: Report, *, quick: bool) -> None:
         for peer in COMMANDS:
             report.missing(_figure(PULLED, peer), "×", str(error), must=MUST)
         return
-    rounds = 6 if quick else 30
+    rounds = 6 if quick else 60
     with ExitStack() as stack:
         contenders: dict[str, Ask] = {BARE: _until_return(minilm.bare.embed), **_engines(stack, minilm)}
         missing = _start_peers(stack, minilm, contenders, report)

@@ -58,11 +58,18 @@ class Watcher:
     def growth_mb(self) -> float:
         """Return how much memory grew after the warm-up, in MB.
 
-        The second and the last fifth of the time are compared at their middle and at their peak, since the ladder
-        swaps models and memory goes up and down with them; the larger growth counts.
+        The median of the last fifth of the time is compared with that of the second, for each rung of the ladder by
+        itself, since another model is in memory on each; the largest growth counts.
         """
-        before, after = ([sample.rss_mb for sample in self.part(*share)] for share in ((0.2, 0.4), (0.8, 1.0)))
-        return max(statistics.median(after) - statistics.median(before), max(after) - max(before))
+        early, late = (self._medians(*share) for share in ((0.2, 0.4), (0.8, 1.0)))
+        return max((late[rung] - early[rung] for rung in early.keys() & late.keys()), default=0.0)
+
+    def _medians(self, begin: float, end: float) -> dict[int, float]:
+        """Return the median of the memory by rung, in MB."""
+        by_rung: dict[int, list[float]] = {}
+        for sample in self.part(begin, end):
+            by_rung.setdefault(sample.rung, []).append(sample.rss_mb)
+        return {rung: statistics.median(values) for rung, values in by_rung.items()}
 
 
 def rss_mb() -> float:
