@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skerry.run.encoder import Encoder
+from skerry.run.tokens import HashedTokens
 from skerry.runtimes.litert import LiteRtRuntime
 from skerry.runtimes.litert_engines import keeps_files_in_memory
 from skerry.spec.errors import ModelCorruptError, ModelError, ModelKindError, SpecError, TensorError
+from skerry.spec.manifest import ModelManifest
 from skerry.spec.plugins import load_plugin
 from skerry.spec.ports import TensorSpec
 from tests.runtimes.litert_files import build_litert_encoder
@@ -98,6 +101,21 @@ def test_an_open_shape_takes_any_length_without_padding(tmp_path: Path) -> None:
     assert session.describe().inputs[0].shape == ("batch", "input_ids.1")
     for tokens in (3, 70, 1):
         assert session.run(_inputs(tokens, tokens))["last_hidden_state"].shape == (2, tokens, 16)
+
+
+def test_an_encoder_runs_on_several_lengths(tmp_path: Path) -> None:
+    """Through the encoder of pipelines: a text's vector does not depend on those beside it, nor on their lengths."""
+    path = build_litert_encoder(tmp_path / "words.tflite", [(1, 4), (1, 8), (1, 16)], vocabulary=31_000, dimension=8)
+    manifest = ModelManifest(source="a test", task="embedding", dimension=8, max_tokens=16)
+    encoder = Encoder(manifest, LiteRtRuntime().load(path), HashedTokens(16))
+    encoder.warm_up()
+    texts = ["short", "a text of some more words than that", "", "word " * 40, "and another one"]
+    together = encoder.embed(texts)
+    assert together.shape == (5, 8)
+    for text, vector in zip(texts, together, strict=True):
+        assert np.allclose(encoder.embed([text])[0], vector, atol=1e-5)
+    raw = encoder.infer(texts)["last_hidden_state"]
+    assert [answer.shape[0] for answer in raw] == [len(HashedTokens(16).one(text)) for text in texts]
 
 
 def test_a_file_without_signatures_has_the_names_of_its_tensors(tmp_path: Path) -> None:
