@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from skerry.run.chain import Chain
+from skerry.run.chain import Chain, Step
 from skerry.run.histogram import merged, percentiles
 from skerry.run.nodes import SourceNode, StageNode
 from skerry.run.tally import NodeTally
@@ -72,14 +72,15 @@ def _count_chain(chain: Chain, counts: Mapping[str, NodeCounts]) -> None:
     """Follow the records of one thread through its steps.
 
     Each step's "in" is the "out" of the one before; what was really delivered is counted apart, and the difference is
-    what is on its way. At rest it must be nothing.
+    what is on its way. At rest it must be nothing. Counters are read against the flow, so that nothing has gone out
+    that did not come in.
     """
+    delivered = chain.delivered
+    found = [_step_counts(step, counts[step.id]) for step in reversed(chain.steps)]
     flow = chain.entered
-    for step in chain.steps:
-        node, tally = counts[step.id], step.tally
-        lost, held, emitted = _lost(tally), tally.held, tally.emitted
+    for step, (lost, held, emitted) in zip(chain.steps, reversed(found), strict=True):
+        node = counts[step.id]
         out = flow - lost - held
-        node.add(tally)
         node.restarts += step.restarts + getattr(step.stage, "restarts", 0)
         node.items_in += flow
         node.out += out
@@ -87,31 +88,33 @@ def _count_chain(chain: Chain, counts: Mapping[str, NodeCounts]) -> None:
         flow = out + emitted
     if chain.steps:
         last = counts[chain.steps[-1].id]
-        last.out -= flow - chain.delivered
-        last.in_flight += flow - chain.delivered
+        last.out -= flow - delivered
+        last.in_flight += flow - delivered
 
 
-def _lost(tally: NodeTally) -> int:
-    return sum(number for reasons in list(tally.losses.values()) for number in list(reasons.values()))
+def _step_counts(step: Step, node: NodeCounts) -> tuple[int, int, int]:
+    """Add what a step counted; return how many it lost, holds and emitted."""
+    lost = node.lost()
+    node.add(step.tally)
+    return node.lost() - lost, step.tally.held, step.tally.emitted
 
 
 def _count_queue(wiring: Wiring, head: str, node: NodeCounts) -> None:
     """Add what the channel before a segment took in, lost, and still holds."""
     channel, tally = wiring.channels[head], wiring.queue_tallies[head]
     entered = sum(worker.chains[0].entered for segment, worker in wiring.segments if segment.head == head)
-    lost = _lost(tally)
-    offered = channel.offered
+    lost = node.lost()
     node.add(tally)
+    lost = node.lost() - lost
+    offered = channel.offered  # last: see _count_chain
     node.items_in += offered - entered
     node.in_flight += offered - entered - lost
 
 
 def _count_sink(wiring: Wiring, name: str, node: NodeCounts, tally: NodeTally, written: int) -> None:
-    queue = wiring.queue_tallies[name]
-    offered = wiring.channels[name].offered
     node.add(tally)
-    node.add(queue)
-    node.items_in = offered
+    node.add(wiring.queue_tallies[name])
+    node.items_in = offered = wiring.channels[name].offered  # last: see _count_chain
     node.out = written
     node.in_flight = offered - written - node.lost()
 
@@ -154,9 +157,10 @@ def _state(wiring: Wiring, name: str) -> str:
 def whole(wiring: Wiring) -> dict[str, Any]:
     """Return the counts of the whole run, as keyword arguments of a summary."""
     losses = {fate: sum(ledger.losses.get(fate, 0) for ledger in wiring.ledgers) for fate in LOSSES}
-    items_in = sum(source.accepted for source in wiring.sources.values())
     items_out = sum(ledger.out for ledger in wiring.ledgers)
+    # Last: what went out meanwhile must not be more than came in.
     emitted = sum(ledger.emitted for ledger in wiring.ledgers)
+    items_in = sum(source.accepted for source in wiring.sources.values())
     return {
         "items_in": items_in,
         "items_out": items_out,

@@ -17,6 +17,7 @@ from skerry.run.nodes import Node, SinkNode, SourceNode, StageNode
 from skerry.run.plan import Plan, make_plan
 from skerry.run.settings import Settings
 from skerry.run.stages.function import FunctionOptions, FunctionStage
+from skerry.run.wiring import DEAD_LETTER
 from skerry.spec.address import parse_address
 from skerry.spec.errors import SkerryError, SpecError
 from skerry.spec.pipeline import EndpointEntry, StageEntry
@@ -103,6 +104,15 @@ def make_nodes(project: Project) -> list[Node]:
         )
         for entry in project.sinks
     ]
+    if project.dead_letter is not None:
+        entries: list[StageEntry | EndpointEntry] = [*project.sources, *project.stages, *project.sinks]
+        for entry in entries:
+            if entry.id == DEAD_LETTER:
+                raise SpecError(
+                    f"the id {DEAD_LETTER!r} is the dead letter's",
+                    where=project.document.place(entry.path),
+                    expected="another id",
+                )
     return [*sources, *stages, *sinks]
 
 

@@ -41,8 +41,8 @@ class Host(Protocol):
     def stopping(self) -> Stop:
         """Set when the run is to end."""
 
-    def dead_letter(self, record: Record, node: str, error: BaseException) -> None:
-        """Hand a failed record to the dead letter sink."""
+    def dead_letter(self, record: Record, node: str, error: BaseException) -> Record:
+        """Hand a failed record to the dead letter sink; return the record that is to be counted as failed."""
 
     def fail(self, error: BaseException) -> None:
         """End the whole run with an error."""
@@ -125,7 +125,7 @@ class Chain:
                 return
             try:
                 answer = process(record)
-            except Exception as error:  # noqa: BLE001 -- whatever a stage raises is its on_error policy's business
+            except BaseException as error:  # noqa: BLE001 -- sys.exit() in a stage too is its on_error policy's business
                 answer = self._handle(step, record, error)
                 if answer is _ENDED:
                     return
@@ -138,7 +138,12 @@ class Chain:
             index += 1
             if answer is record:
                 continue
-            if answer.__class__ is Record:
+            if (
+                answer.__class__ is Record
+                and answer.lineage is record.lineage
+                and answer.position is record.position
+                and answer.fields.__class__ is dict
+            ):
                 record = answer
                 continue
             self._branch(index, step, record, answer)
@@ -159,13 +164,18 @@ class Chain:
         for process, _, step in self._calls:
             try:
                 answer = process(record)
-            except Exception as error:  # noqa: BLE001 -- whatever a stage raises is its on_error policy's business
+            except BaseException as error:  # noqa: BLE001 -- sys.exit() in a stage too is its on_error policy's business
                 answer = self._handle(step, record, error)
                 if answer is _ENDED:
                     return
             if answer is record:
                 continue
-            if answer.__class__ is Record:
+            if (
+                answer.__class__ is Record
+                and answer.lineage is record.lineage
+                and answer.position is record.position
+                and answer.fields.__class__ is dict
+            ):
                 record = answer
                 continue
             self._branch(self.steps.index(step) + 1, step, record, answer)
@@ -191,13 +201,18 @@ class Chain:
                 return
             try:
                 answer = process(record)
-            except Exception as error:  # noqa: BLE001 -- whatever a stage raises is its on_error policy's business
+            except BaseException as error:  # noqa: BLE001 -- sys.exit() in a stage too is its on_error policy's business
                 answer = self._handle(step, record, error)
                 if answer is _ENDED:
                     return
             if answer is record:
                 continue
-            if answer.__class__ is Record:
+            if (
+                answer.__class__ is Record
+                and answer.lineage is record.lineage
+                and answer.position is record.position
+                and answer.fields.__class__ is dict
+            ):
                 record = answer
                 continue
             self._branch(index + 1, step, record, answer)
@@ -235,13 +250,14 @@ class Chain:
         if not alive:
             return
         begin = _clock()
+        answers: Sequence[Outcome | BaseException]
         try:
             answers = process_batch(alive)
             if len(answers) != len(alive):
                 raise StageError(f"{step.id} answered {len(answers)} times for {len(alive)} records")
-        except Exception:  # noqa: BLE001 -- one record may have spoilt the batch: each is tried alone, under its policy
+        except BaseException:  # noqa: BLE001 -- one record may have spoilt the batch: each is tried alone, under its policy
             answers = [self._alone(step, record) for record in alive]
-        answered = sum(1 for answer in answers if not isinstance(answer, Exception))
+        answered = sum(1 for answer in answers if not isinstance(answer, BaseException))
         step.tally.bins[bin_of((_clock() - begin) // len(alive))] += answered
         for record, answer in zip(alive, answers, strict=True):
             self._go_on(step, record, answer)
@@ -252,20 +268,22 @@ class Chain:
             return True
         return False
 
-    def _alone(self, step: Step, record: Record) -> Outcome | Exception:
+    def _alone(self, step: Step, record: Record) -> Outcome | BaseException:
         try:
-            return step.process(record)
-        except Exception as error:  # noqa: BLE001 -- handled by the record's policy in _go_on
+            answer = step.process(record)
+        except BaseException as error:  # noqa: BLE001 -- handled by the record's policy in _go_on
             return error
+        return answer if _is_answer(answer) else _nonsense(step, answer)
 
     def _go_on(self, step: Step, record: Record, answer: Any) -> None:
         """Take one answer of the first step on through the rest."""
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             answer = self._handle(step, record, answer)
             if answer is _ENDED:
                 return
-        if answer.__class__ is Record:
-            self._travel(answer, 1)
+        step.tally.streak = 0
+        if answer is record:
+            self._travel(record, 1)
         else:
             self._branch(1, step, record, answer)
 
@@ -273,49 +291,65 @@ class Chain:
         """Send on what the step at ``index`` sends by itself, from a tick or a flush."""
         step = self.steps[index]
         try:
-            emissions = due()
-        except Exception as error:  # noqa: BLE001 -- whatever a stage raises is its on_error policy's business
-            self._host.complain(step.id, error)
-            if step.on_error == "stop":
-                self._host.fail(_stopping(step, error))
+            emissions = list(due())
+        except BaseException as error:  # noqa: BLE001 -- whatever a stage raises is its on_error policy's business
+            self._blame(step, error)
             return
         for emission in emissions:
-            self._send(index + 1, step, emission)
+            if _is_emission(emission):
+                self._send(index + 1, step, emission)
+            else:
+                self._blame(step, _nonsense(step, emission))
+
+    def _blame(self, step: Step, error: BaseException) -> None:
+        """Deal with a failure that no single record is to blame for."""
+        self._host.complain(step.id, error)
+        if step.on_error == "stop":
+            self._host.fail(_stopping(step, error))
 
     def _branch(self, following: int, step: Step, record: Record, answer: Outcome) -> None:
-        """Deal with an answer that is not simply one record."""
+        """Deal with an answer that is not simply the record with its envelope."""
         if answer is None:
             self._lose(step, record, Fate.FILTERED, "filtered")
         elif answer is HELD:
             step.tally.held += 1
             self._ledger.hold(record)
+        elif not _is_answer(answer):
+            late = self._handle(step, record, _nonsense(step, answer))
+            if late is not _ENDED:
+                self._branch(following, step, record, late)
+        elif isinstance(answer, Record):
+            # Where it came from and who else stands for it is the engine's to say, also when the stage made it anew.
+            self._travel(record.with_fields(answer.fields), following)
         elif isinstance(answer, Merged):
             step.tally.held += 1
             self._ledger.hold(record)
             self._send(following, step, answer)
-        elif isinstance(answer, list):
-            self._spread(following, step, record, answer)
         else:
-            self._handle(step, record, StageError(f"{step.id} answered a {type(answer).__name__}, which is no record"))
+            self._spread(following, step, record, answer)
 
     def _spread(self, following: int, step: Step, record: Record, answers: list[Emission]) -> None:
-        """Send several records on: the first one goes on as the one that came in, the others are emitted."""
+        """Send several records on in their order: the last goes on as the one that came in, the others are emitted.
+
+        It is the last one so that the source moves on when the others are on their way already.
+        """
         if not answers:
             self._lose(step, record, Fate.FILTERED, "filtered")
             return
-        if any(isinstance(answer, Merged) for answer in answers):
+        last = answers[-1]
+        # Where the record itself comes last, only what was held before is merged.
+        if last is not record and any(isinstance(answer, Merged) for answer in answers):
             step.tally.held += 1
             self._ledger.hold(record)
-            for answer in answers:
-                self._send(following, step, answer)
+            self._send_all(following, step, answers)
             return
-        first, *others = answers
-        for other in others:
-            self._send(following, step, other)
-        assert isinstance(first, Record)
-        if first.position is not record.position or first.lineage is not record.lineage:
-            first = record.with_fields(first.fields)
-        self._travel(first, following)
+        self._send_all(following, step, answers[:-1])
+        assert isinstance(last, Record)
+        self._travel(record.with_fields(last.fields), following)
+
+    def _send_all(self, following: int, step: Step, emissions: Sequence[Emission]) -> None:
+        for emission in emissions:
+            self._send(following, step, emission)
 
     def _send(self, following: int, step: Step, emission: Emission) -> None:
         """Send on a record that no record of its own came in for."""
@@ -349,29 +383,38 @@ class Chain:
         step.tally.lose(fate, reason)
         self._ledger.settle(record, fate)
 
-    def _handle(self, step: Step, record: Record, error: Exception) -> Any:
+    def _handle(self, step: Step, record: Record, error: BaseException) -> Any:
         """Follow the step's policy for a failure; return its late answer, or ``_ENDED``."""
         if isinstance(error, Refused):
             self._lose(step, record, error.fate, error.reason)
             return _ENDED
         if step.on_error == "retry":
-            answer = self._retry(step, record)
-            if not isinstance(answer, Exception):
+            answer = self._retry(step, record, error)
+            if not isinstance(answer, BaseException):
                 return answer
             error = answer
-        self._lose(step, record, Fate.FAILED, type(error).__name__)
         if step.on_error == "dead_letter":
-            self._host.dead_letter(record, step.id, error)
-        elif step.on_error == "stop":
+            record = self._host.dead_letter(record, step.id, error)
+        self._lose(step, record, Fate.FAILED, type(error).__name__)
+        if step.on_error == "stop":
             self._host.fail(_stopping(step, error))
-        if step.tally.failed_in_a_row() >= _REOPEN_AFTER:
+        if step.tally.failed_in_a_row(self._arrived(step)) >= _REOPEN_AFTER:
             step.tally.streak = 0
             self._host.reopen(step)
         return _ENDED
 
-    def _retry(self, step: Step, record: Record) -> Outcome | Exception:
+    def _arrived(self, step: Step) -> int:
+        """How many records have come to a step; nothing where it takes batches, whose answers tell for themselves."""
+        arrived = self.entered
+        for earlier in self.steps:
+            if earlier is step:
+                break
+            arrived += earlier.tally.emitted - earlier.tally.lost()
+        return 0 if step is self.steps[0] and step.process_batch is not None else arrived
+
+    def _retry(self, step: Step, record: Record, error: BaseException) -> Outcome | BaseException:
         """Try again with growing pauses; return the answer, or the last error."""
-        answer: Outcome | Exception = StageError(f"{step.id} was not tried again: the run ends")
+        answer: Outcome | BaseException = error
         pause = _FIRST_PAUSE_S
         for _ in range(step.retries):
             if self._host.stopping.wait(pause):
@@ -380,16 +423,50 @@ class Chain:
             if record.deadline_ns and _clock() > record.deadline_ns:
                 return answer
             answer = self._alone(step, record)
-            if not isinstance(answer, Exception):
+            if not isinstance(answer, BaseException):
                 return answer
         return answer
 
 
-def _stopping(step: Step, error: Exception) -> StageError:
+def _is_emission(thing: object) -> bool:
+    """Tell whether this is a record with fields, or a merged one."""
+    record = thing.record if isinstance(thing, Merged) else thing
+    return isinstance(record, Record) and isinstance(record.fields, dict)
+
+
+def _is_answer(thing: object) -> bool:
+    """Tell whether a stage may answer this (see :data:`skerry.spec.record.Outcome`)."""
+    if isinstance(thing, list):
+        return all(_is_emission(part) for part in thing)
+    return thing is None or thing is HELD or _is_emission(thing)
+
+
+def _nonsense(step: Step, answer: object) -> StageError:
+    """Say that an answer is none."""
+    parts = answer if isinstance(answer, list) else [answer]
+    wrong: object = next((part for part in parts if not _is_emission(part)), answer)
+    if isinstance(wrong, Merged):
+        wrong = wrong.record
+    what = f"a {type(wrong).__name__}"
+    if isinstance(wrong, Record):
+        what = f"a record whose fields are a {type(wrong.fields).__name__}"
+        return StageError(f"{step.id} answered {what}", expected="a mapping of fields by name")
+    return StageError(f"{step.id} answered {what}, which is no record")
+
+
+def told(error: BaseException) -> str:
+    """Put an error into words; a third party's may have none, or break when it is asked for them."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 -- any __str__ may be broken
+        return type(error).__name__
+
+
+def _stopping(step: Step, error: BaseException) -> StageError:
     """Wrap what a stage raised, saying which stage it was."""
     if isinstance(error, StageError) and error.where:
         return error
-    return StageError(f"the stage failed: {type(error).__name__}: {error}", where=step.id, expected="an answer")
+    return StageError(f"the stage failed: {told(error)}", where=step.id, expected="an answer")
 
 
 class FanOut:

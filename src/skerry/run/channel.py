@@ -138,7 +138,10 @@ class Channel:
                 gate.acquire()
                 self._blocked.append(gate)
             # Woken by a consumer or by closing; the time limit lets expired records make room.
-            gate.acquire(timeout=self._ttl_ns / 1e9 if self._ttl_ns else -1)
+            if not gate.acquire(timeout=self._ttl_ns / 1e9 if self._ttl_ns else -1):
+                with self._lock:
+                    if gate in self._blocked:
+                        self._blocked.remove(gate)
 
     def _has_room(self, size: int) -> bool:
         if not self._items:
@@ -177,6 +180,7 @@ class Channel:
                 self._expire()
                 if self._items:
                     return self._grab(limit)
+                self._wake_blocked()
                 if self._closed:
                     return None
                 left = -1.0 if ends is None else ends - time.monotonic()
@@ -214,17 +218,26 @@ class Channel:
             if self._sleepers:
                 self._sleepers.popleft().release()
         self.taken += len(batch)
+        self._wake_blocked()
+        return batch
+
+    def _wake_blocked(self) -> None:
         while self._blocked:
             self._blocked.popleft().release()
-        return batch
 
     def is_closed(self) -> bool:
         """Tell whether no more records will come."""
         return self._closed
 
     def is_full(self) -> bool:
-        """Tell whether the next record would not fit."""
-        return not self._has_room(1)
+        """Tell whether a producer waits for room, or the next one would have to."""
+        return bool(self._blocked) or not self._has_room(1)
+
+    def would_wait(self, record: Record) -> bool:
+        """Tell whether putting this record would have to wait now."""
+        with self._lock:
+            self._expire()
+            return not self._closed and self._policy == "block" and not self._has_room(record.size)
 
     def state(self) -> QueueState:
         """Return what waits and what the bounds are."""

@@ -21,6 +21,7 @@ class Checkpoint:
     def __init__(self, path: Path, log: Log) -> None:
         self._path = path
         self._log = log
+        self._unfit: set[str] = set()
         self._written: dict[str, Any] = self._read()
 
     def _read(self) -> dict[str, Any]:
@@ -42,9 +43,10 @@ class Checkpoint:
         if positions == self._written:
             return True
         fresh = self._path.with_suffix(".new")
+        encoded = self._encoded(positions)
         try:
             with fresh.open("wb") as file:
-                file.write(msgspec.json.encode(positions))
+                file.write(encoded)
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self._path)
@@ -55,6 +57,24 @@ class Checkpoint:
             self._log.warning("positions were not saved: %s", error)
             return False
         self._written = positions
+        return True
+
+    def _encoded(self, positions: dict[str, Any]) -> bytes:
+        """Return positions as JSON, without those of a source that are none."""
+        try:
+            return msgspec.json.encode(positions)
+        except (TypeError, ValueError):
+            fit = {source: position for source, position in positions.items() if self._fits(source, position)}
+            return msgspec.json.encode(fit)
+
+    def _fits(self, source: str, position: Any) -> bool:
+        try:
+            msgspec.json.encode(position)
+        except (TypeError, ValueError) as error:
+            if source not in self._unfit:
+                self._unfit.add(source)
+                self._log.warning("%s gives positions that cannot be saved (%s): it will start afresh", source, error)
+            return False
         return True
 
 

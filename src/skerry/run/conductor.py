@@ -10,11 +10,10 @@ from typing import Any, Protocol
 
 from skerry.run.duty import DutyState, next_duty
 from skerry.run.ladder import LadderState, Signals, decide
-from skerry.spec.errors import SkerryError
 from skerry.spec.pipeline import Duty, Ladder
 from skerry.spec.ports import Log
 from skerry.spec.profile import Vitals
-from skerry.spec.record import Record
+from skerry.spec.record import Merged, Record
 from skerry.spec.summary import ModelState
 
 _GLANCE_S = 0.05  # how often a duty cycle is looked at, and so how late it can sleep or wake
@@ -79,6 +78,7 @@ class Conductor:
         self._awake.set()
         self._change = threading.Lock()
         self._ended = threading.Event()
+        self._over: float | None = None
         self._thread: threading.Thread | None = None
 
     def start(self, deadlines: Callable[[], tuple[int, int]]) -> None:
@@ -96,6 +96,8 @@ class Conductor:
         self._awake.set()
         if self._thread is not None:
             self._thread.join()
+            self._awake.set()  # it may have been on its way to sleep
+        self._over = self._over or time.monotonic()
 
     def admit(self, wait: bool) -> bool:
         """Tell whether an item may come in, waiting while the pipeline sleeps. With a gate, items always may."""
@@ -117,7 +119,7 @@ class Conductor:
 
         def gate(record: Record) -> Any:
             answer = process(record)
-            if isinstance(answer, Record | list):
+            if isinstance(answer, Record | Merged) or (isinstance(answer, list) and answer):
                 self._last_item = time.monotonic()
                 if not self._awake.is_set():
                     self._move(called=True)
@@ -141,8 +143,8 @@ class Conductor:
         return not self._awake.is_set()
 
     def awake_s(self) -> float:
-        """Return the seconds awake so far."""
-        return self._state.total_awake(time.monotonic())
+        """Return the seconds awake so far, or up to the end."""
+        return self._state.total_awake(self._over or time.monotonic())
 
     def joules(self) -> float | None:
         """Return the energy used so far."""
@@ -160,7 +162,10 @@ class Conductor:
                 self._move(called=self._called())
             if self._ladder is not None and time.monotonic() >= step_at:
                 step_at = time.monotonic() + float(self._ladder.every)
-                self._step(self._ladder)
+                try:
+                    self._step(self._ladder)
+                except Exception as error:  # noqa: BLE001 -- a sensor that fails once must not end the ladder
+                    self._log.warning("the ladder was not looked at: %s: %s", type(error).__name__, error)
 
     def _step(self, ladder: Ladder) -> None:
         """Read the signals and go where the ladder says."""
@@ -170,7 +175,7 @@ class Conductor:
         if after.rung != before.rung and self._models is not None:
             try:
                 self._models.step_to(after.rung)
-            except SkerryError as error:
+            except Exception as error:  # noqa: BLE001 -- a runtime may raise anything; the variant in use goes on
                 self._log.warning("the ladder stays on rung %d: %s", before.rung, error)
                 return
             self._log.info("ladder: rung %d → %d (%s)", before.rung, after.rung, after.reason)
@@ -180,7 +185,9 @@ class Conductor:
         missed, seen = self._deadlines()
         before_missed, before_seen = self._missed
         self._missed = (missed, seen)
-        share = (missed - before_missed) / (seen - before_seen) if seen > before_seen else None
+        late, came = missed - before_missed, seen - before_seen
+        # Nothing may come in because everything that waits is late.
+        share = min(1.0, late / max(came, 1)) if late or came else None
         vitals = self._vitals() if self._vitals else Vitals()
         return Signals(
             missed_deadlines=share,
@@ -217,7 +224,7 @@ class Conductor:
             self._log.info("the pipeline %s", "wakes" if after.awake else "sleeps")
             try:
                 self._carry_out(after.awake)
-            except SkerryError as error:
+            except Exception as error:  # noqa: BLE001 -- a runtime may raise anything; stages load what they need
                 self._log.warning("models could not be %s: %s", "loaded" if after.awake else "unloaded", error)
             if after.awake:
                 self._awake.set()

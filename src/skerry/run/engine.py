@@ -9,14 +9,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from skerry.run.accounts import cpu_s, deadline_counts, imbalances, node_summaries, peak_rss_bytes, whole
-from skerry.run.chain import FanOut, Step
+from skerry.run.chain import FanOut, Step, told
 from skerry.run.checkpoint import Checkpoint
 from skerry.run.conductor import Conductor
+from skerry.run.lineage import Copies
 from skerry.run.nodes import Node
 from skerry.run.plan import Plan, make_plan
+from skerry.run.request import Request
 from skerry.run.segment import SegmentWorker
 from skerry.run.settings import Settings
-from skerry.run.sourcing import SourceWorker
+from skerry.run.sourcing import Door, SourceWorker
 from skerry.run.wiring import DEAD_LETTER, Wiring
 from skerry.spec.errors import ConservationError, DrainTimeoutError, EngineError, SkerryError
 from skerry.spec.graph import Graph
@@ -59,8 +61,8 @@ class Engine:
         closers: Sequence[Callable[[], None]] = (),
     ) -> None:
         self.settings = settings
-        self.stopping = threading.Event()
-        self.aborting = threading.Event()
+        self.stopping = Request()
+        self.aborting = Request()
         self.plan: Plan = make_plan(graph, {node.id: node.trait() for node in nodes})
         self._nodes = {node.id: node for node in nodes}
         self._graph = graph
@@ -79,6 +81,8 @@ class Engine:
         self._save_at = 0.0
         self._quota: int | None = None
         self._admitted = 0
+        self._entered = 0
+        self._is_cut_short = False
         self._began = time.monotonic()
         self._ended: float | None = None
         self._status: Literal["running", "asleep", "done", "failed"] = "running"
@@ -111,6 +115,8 @@ class Engine:
         """
         self._began = time.monotonic()
         self._quota = max_items
+        if max_items == 0:
+            self.stopping.set()
         try:
             self._wiring = Wiring(
                 self._nodes, self._graph, self.plan, self.settings, self, self._checkpoint.position, self._last,
@@ -122,6 +128,8 @@ class Engine:
         except BaseException:
             self._status = "failed"
             self.abort()
+            if self._wiring is not None:
+                self._take_away(self._wiring)
             raise
         finally:
             self._end()
@@ -142,21 +150,31 @@ class Engine:
         """Return ``process`` as it is, or wrapped when the node is the gate of a duty cycle."""
         return self._conductor.watched(name, process)
 
-    def door(self) -> Callable[[bool], bool] | None:
+    def door(self) -> Door | None:
         """Return what every item has to pass when there is a quota or a duty cycle."""
-        return self._admit if self._quota is not None or self._conductor.has_duty else None
+        return self if self._quota is not None or self._conductor.has_duty else None
 
-    def _admit(self, wait: bool) -> bool:
+    def admit(self, wait: bool) -> bool:
         """Wait while the pipeline sleeps; tell whether one more item may come in."""
         if not self._conductor.admit(wait):
             return False
-        if self._quota is None:
-            return True
         with self._lock:
+            if self._quota is not None and self._admitted >= self._quota:
+                return False
             self._admitted += 1
-            if self._admitted >= self._quota:
+            return True
+
+    def entered(self) -> None:
+        """Count an item that came in; the last one of the quota ends the run."""
+        with self._lock:
+            self._entered += 1
+            if self._entered == self._quota:
                 self.stopping.set()
-            return self._admitted <= self._quota
+
+    def turned_away(self) -> None:
+        """Give the place of an item that was refused to another one."""
+        with self._lock:
+            self._admitted -= 1
 
     def fail(self, error: BaseException) -> None:
         """End the run with an error; the first one is kept."""
@@ -167,14 +185,26 @@ class Engine:
 
     def complain(self, node: str, error: BaseException) -> None:
         """Say what went wrong in a node, for which no single record is to blame."""
-        self._log.warning("%s: %s: %s", node, type(error).__name__, error)
+        self._log.warning("%s: %s", node, told(error))
 
-    def dead_letter(self, record: Record, node: str, error: BaseException) -> None:
-        """Hand a failed record to the dead letter sink, with what failed and where."""
+    def dead_letter(self, record: Record, node: str, error: BaseException) -> Record:
+        """Hand a copy of a failed record to the dead letter sink, with what failed and where.
+
+        Returns the record that is to be counted as failed: it is settled when its letter is, too.
+        """
         channel = self._wiring.channels.get(DEAD_LETTER) if self._wiring else None
-        if channel is not None:
-            fields = {**record.fields, "_stage": node, "_error": f"{type(error).__name__}: {error}"}
-            channel.give(Record(fields, record.source, record.sequence, record.read_ns, 0, record.size))
+        if channel is None:
+            return record
+        lineage = record.lineage
+        if lineage is None:
+            lineage = Copies(2)
+            record = record.copy(lineage)
+        else:
+            lineage.add(1)
+        fields = {**record.fields, "_stage": node, "_error": told(error)}
+        position, size = record.position, record.size
+        channel.give(Record(fields, record.source, record.sequence, record.read_ns, 0, size, position, lineage))
+        return record
 
     def reopen(self, step: Step) -> None:
         """Close and open a stage that failed many times in a row."""
@@ -216,8 +246,9 @@ class Engine:
 
     def _fall(self, name: str, error: BaseException) -> None:
         """End the run because one of its threads died."""
+        self._is_cut_short = True
         if not isinstance(error, SkerryError):
-            fault = EngineError(f"the thread of {name} died: {type(error).__name__}: {error}")
+            fault = EngineError(f"the thread of {name} died: {told(error)}")
             fault.__cause__ = error
             error = fault
         self.fail(error)
@@ -245,6 +276,8 @@ class Engine:
         spread = FanOut([channel.give for channel in channels]) if channels else ledger.settle_out
 
         def offer(record: Record, wait: bool) -> bool:
+            if not wait and any(channel.would_wait(record) for channel in channels):
+                return False
             spread(record)
             return True
 
@@ -279,9 +312,8 @@ class Engine:
         found = {name: progress.position() for name, progress in self._wiring.progress.items()}
         positions = {name: position for name, position in found.items() if position is not None}
         for name, position in positions.items():
-            if position != self._committed.get(name):
+            if position != self._committed.get(name) and self._wiring.sources[name].commit(position):
                 self._committed[name] = position
-                self._wiring.sources[name].commit(position)
         if positions and (now or time.monotonic() >= self._save_at):
             self._save_at = time.monotonic() + self.settings.sync_s
             self._checkpoint.write(positions)
@@ -293,13 +325,9 @@ class Engine:
         self._conductor.stop()
         self._join(wiring, time.monotonic() + self.settings.drain_s)
         if self._stuck():
-            self.aborting.set()
-            for _, worker in wiring.segments:
-                worker.abort()
-            for channel in wiring.channels.values():
-                channel.abort()
-            self._join(wiring, time.monotonic() + _GRACE_S, to_the_end=True)
+            self._take_away(wiring)
         if stuck := self._stuck():
+            self._is_cut_short = True
             self.fail(
                 DrainTimeoutError(
                     f"after {self.settings.drain_s:g} s of draining, still at work: {', '.join(stuck)}",
@@ -307,6 +335,15 @@ class Engine:
                     hint="raise `drain`, or give the stage a time limit of its own",
                 )
             )
+
+    def _take_away(self, wiring: Wiring) -> None:
+        """Drop what still waits, and give the threads a moment to end."""
+        self.aborting.set()
+        for _, worker in wiring.segments:
+            worker.abort()
+        for channel in wiring.channels.values():
+            channel.abort()
+        self._join(wiring, time.monotonic() + _GRACE_S, to_the_end=True)
 
     def _join(self, wiring: Wiring, ends: float, *, to_the_end: bool = False) -> None:
         """Wait for the threads until ``ends``; the dead letter's channel is closed when all the others are done."""
@@ -344,7 +381,7 @@ class Engine:
         self._error = self._error or missing
         self._status = "failed" if self._error else "done"
         gaps = imbalances(node_summaries(wiring), whole(wiring))
-        if gaps and not isinstance(self._error, DrainTimeoutError):
+        if gaps and not self._is_cut_short:  # what a thread held that died or hangs is known to be missing
             self._status = "failed"
             listed = ", ".join(f"{place} {gap:+d}" for place, gap in gaps.items())
             raise ConservationError(

@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 import signal
 import threading
+from collections import deque
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -15,6 +16,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from skerry.run.chain import told
 from skerry.run.ring import SLOTS, Parcel, Ring, send
 from skerry.spec.errors import SkerryError, StageError
 from skerry.spec.ports import Context, Options
@@ -22,6 +24,7 @@ from skerry.spec.record import Held, Merged, Outcome, Record
 
 _OPEN_S = 60.0  # a stage may import something heavy when it is opened
 _CLOSE_S = 2.0
+_ATOMS = (str, bytes, int, float, complex, bool, type(None))
 
 
 class Question(msgspec.Struct, frozen=True, array_like=True):
@@ -54,8 +57,9 @@ class ProcessStage:
     """Runs a stage in a forkserver process, over a ring of shared memory.
 
     Each instance has one process, so ``workers: 4`` with ``process: true`` keeps four cores busy. A process that dies
-    takes with it the one record that it worked on; it is replaced and the others are sent again. Values that the stage
-    leaves as they are (a frame, say) stay where they are and are not sent back.
+    takes with it the one record that it worked on; it is replaced and the others are sent again. Texts, numbers and
+    arrays that the stage leaves as they are (a frame, say) stay where they are and are not sent back; that is why
+    arrays are read-only there. A record that cannot be pickled fails alone.
 
     Parameters
     ----------
@@ -75,12 +79,14 @@ class ProcessStage:
         self._ring: Ring | None = None
         self._pipe: Connection | None = None
         self._process: BaseProcess | None = None
+        self._is_closed = True
         self.restarts = 0
         """How often the process died and was replaced."""
 
     def open(self, context: Context) -> None:
         """Start the process and open the stage in it; raises what opening it raised there."""
         self._context = context
+        self._is_closed = False
         self._start()
 
     def _start(self) -> None:
@@ -91,20 +97,32 @@ class ProcessStage:
         server.set_forkserver_preload([__name__])
         self._pipe, theirs = server.Pipe()
         job = (self._plugin, self._options, context.name, str(context.home), str(context.state), context.insecure)
-        self._process = server.Process(
-            target=serve, args=(theirs, self._ring.name, pickle.dumps(job)), name=f"skerry-{context.name}", daemon=True
-        )
-        self._process.start()
-        theirs.close()
         try:
-            if not self._pipe.poll(_OPEN_S):
-                raise StageError(f"its process did not answer within {_OPEN_S:g} s", where=context.name)
-            error = pickle.loads(self._pipe.recv_bytes())
+            process = server.Process(
+                target=serve, args=(theirs, self._ring.name, pickle.dumps(job)), name=f"skerry-{context.name}",
+                daemon=True,
+            )  # fmt: skip
+            process.start()
+        except Exception as error:
+            self._end()
+            raise StageError(f"its process cannot be started: {told(error)}", where=context.name) from error
+        finally:
+            theirs.close()
+        self._process = process
+        refusal = self._greeting(self._pipe, context.name)
+        if refusal is not None:
+            self._end()
+            raise refusal
+
+    def _greeting(self, pipe: Connection, name: str) -> Exception | None:
+        """Wait until the stage is open in the process; return what went wrong there."""
+        try:
+            if not pipe.poll(_OPEN_S):
+                return StageError(f"its process did not answer within {_OPEN_S:g} s", where=name)
+            refusal: Exception | None = pickle.loads(pipe.recv_bytes())
         except (EOFError, OSError):
-            error = StageError(f"its process died while it was opened ({self._how_it_ended()})", where=context.name)
-        if error is not None:
-            self.close()
-            raise error
+            return StageError(f"its process died while it was opened ({self._how_it_ended()})", where=name)
+        return refusal
 
     def process(self, record: Record) -> Outcome:
         """Have one record answered."""
@@ -115,34 +133,51 @@ class ProcessStage:
 
     def process_batch(self, records: Sequence[Record]) -> Sequence[Outcome | Exception]:
         """Have records answered; while one is worked on, the next are on their way already."""
-        answers: list[Outcome | Exception] = []
-        sent = 0
-        while len(answers) < len(records):
-            while sent < len(records) and sent - len(answers) < SLOTS and self._ask(sent % SLOTS, records[sent]):
-                sent += 1
-            try:
-                answers.append(self._receive(records[len(answers)]))
-            except (EOFError, OSError):
-                answers.append(self._replace())
-                sent = len(answers)
-        return answers
+        talk = _Talk(records)
+        while not talk.is_over():
+            idle = self._send_ahead(talk)
+            if talk.way:
+                try:
+                    talk.answered(self._receive(records[talk.way[0]]))
+                except (EOFError, OSError):
+                    talk.died(self._replace())
+            elif idle:  # it died before it had anything of ours
+                failure = self._replace()
+                if talk.is_hopeless():
+                    talk.skip(failure)
+        return talk.answers
 
-    def _ask(self, slot: int, record: Record) -> bool:
-        """Send a record; tell whether the process was there to take it."""
-        if self._ring is None or self._pipe is None:
+    def _send_ahead(self, talk: _Talk) -> bool:
+        """Send what there is a slot for; tell whether the process was not there to take it."""
+        ring, pipe = self._ring, self._pipe
+        if ring is None or pipe is None:
             raise StageError("the stage is closed")
-        parcel = self._ring.write(slot, 0, record.fields)
-        try:
-            send(self._pipe, Question(slot, parcel, record.source, record.sequence, record.read_ns))
-        except OSError:
-            return False  # it died; answers that it gave before may still wait in the pipe
-        return True
+        while talk.following < len(talk.records) and len(talk.way) < SLOTS:
+            question = talk.ready or _question(ring, talk.sent % SLOTS, talk.records[talk.following])
+            talk.ready = None
+            if isinstance(question, Exception):
+                talk.skip(question)
+                continue
+            if question.fields.whole is not None and talk.way:
+                # It goes through the pipe. While the worker writes a large answer into it, both would wait for ever.
+                talk.ready = question
+                return False
+            try:
+                send(pipe, question)
+            except OSError:
+                return True  # it died; answers that it gave before may still wait in the pipe
+            talk.went()
+        return False
 
     def _receive(self, record: Record) -> Outcome | Exception:
-        assert self._pipe is not None
-        assert self._ring is not None
-        answer = _ANSWERS.decode(self._pipe.recv_bytes())
-        found = self._ring.read(answer.slot, 1, answer.parcel)
+        ring, pipe = self._ring, self._pipe
+        if ring is None or pipe is None:
+            raise StageError("the stage is closed")
+        answer = _ANSWERS.decode(pipe.recv_bytes())
+        try:
+            found = ring.read(answer.slot, 1, answer.parcel)
+        except Exception as error:  # noqa: BLE001 -- unpickling runs a third party's code
+            return StageError(f"its answer cannot be read: {told(error)}")
         if answer.failed:
             assert isinstance(found, Exception)
             return found
@@ -156,8 +191,10 @@ class ProcessStage:
 
     def _replace(self) -> StageError:
         """Replace a process that died; return the failure of the record that it worked on."""
+        if self._is_closed:
+            raise StageError("the stage was closed")
         how = self._how_it_ended()
-        self.close()
+        self._end()
         self.restarts += 1
         self._start()
         return StageError(f"its process died ({how}) and was replaced")
@@ -171,18 +208,80 @@ class ProcessStage:
         return f"exit code {code}"
 
     def close(self) -> None:
-        """End the process; safe to call twice."""
-        if self._pipe is not None:
-            self._pipe.close()  # the worker reads the end of the pipe and goes
-        if self._process is not None:
-            self._process.join(_CLOSE_S)
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join()
-            self._process.close()
-        if self._ring is not None:
-            self._ring.close()
+        """End the process; safe to call twice, and while another thread waits for an answer."""
+        self._is_closed = True
+        self._end()
+
+    def _end(self) -> None:
+        pipe, process, ring = self._pipe, self._process, self._ring
         self._pipe = self._process = self._ring = None
+        try:
+            if pipe is not None:
+                pipe.close()  # the worker reads the end of the pipe and goes
+            if process is not None:
+                process.join(_CLOSE_S)
+                if process.is_alive():
+                    process.kill()
+                    process.join()
+                process.close()
+        finally:
+            if ring is not None:
+                ring.close()
+
+
+class _Talk:
+    """Records that are asked about: which of them are on their way, and the answers."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+        self.answers: list[Outcome | Exception] = [None] * len(records)
+        self.way: deque[int] = deque()
+        self.following = 0
+        self.sent = 0
+        self.ready: Question | None = None
+        self._missed = -1
+
+    def is_over(self) -> bool:
+        """Tell whether every record has its answer."""
+        return not self.way and self.following >= len(self.records)
+
+    def went(self) -> None:
+        """Note that the following record is on its way."""
+        self.way.append(self.following)
+        self.following += 1
+        self.sent += 1
+
+    def skip(self, failure: Exception) -> None:
+        """Answer the following record without asking."""
+        self.answers[self.following] = failure
+        self.following += 1
+
+    def answered(self, answer: Outcome | Exception) -> None:
+        """Take the answer for the first record on the way."""
+        self.answers[self.way.popleft()] = answer
+
+    def died(self, failure: Exception) -> None:
+        """Fail the first record on the way, and ask the others again."""
+        self.answered(failure)
+        if self.way:
+            self.following = self.way[0]
+        self.way.clear()
+        self.ready = None
+
+    def is_hopeless(self) -> bool:
+        """Tell whether the process was missing when the same record was to be sent before."""
+        hopeless, self._missed = self._missed == self.following, self.following
+        self.ready = None
+        return hopeless
+
+
+def _question(ring: Ring, slot: int, record: Record) -> Question | Exception:
+    """Put a record into a slot; return its envelope, or why it cannot travel."""
+    try:
+        parcel = ring.write(slot, 0, record.fields)
+    except Exception as error:  # noqa: BLE001 -- pickling runs a third party's code
+        return StageError(f"the record cannot be sent to the process: {told(error)}", expected="values to be pickled")
+    return Question(slot, parcel, record.source, record.sequence, record.read_ns)
 
 
 def serve(pipe: Connection, ring_name: str, job: bytes) -> None:
@@ -232,24 +331,30 @@ def _no_models(name: str) -> Any:
 
 
 def _answer(pipe: Connection, ring: Ring, stage: Any, question: Question) -> None:
-    fields = ring.read(question.slot, 0, question.fields)
-    before = dict(fields)
-    record = Record(fields, question.source, question.sequence, question.read_ns)
     try:
-        outcome = stage.process(record)
-        results = _results(outcome)
-    except Exception as error:  # noqa: BLE001 -- told to the parent, whose policy decides
-        parcel = ring.write(question.slot, 1, _portable(error))
-        send(pipe, Answer(question.slot, parcel, failed=True))
-        return
-    kept = tuple(
-        tuple(name for name, value in result.items() if name in before and before[name] is value) for result in results
-    )
-    changed = [
-        {name: None if name in same else value for name, value in result.items()}
-        for result, same in zip(results, kept, strict=True)
-    ]
-    send(pipe, Answer(question.slot, ring.write(question.slot, 1, changed), kept))
+        fields = ring.read(question.slot, 0, question.fields)
+        before = dict(fields)
+        results = _results(stage.process(Record(fields, question.source, question.sequence, question.read_ns)))
+        kept = tuple(
+            tuple(name for name, value in result.items() if name in before and _is_left(before[name], value))
+            for result in results
+        )
+        changed = [
+            {name: None if name in same else value for name, value in result.items()}
+            for result, same in zip(results, kept, strict=True)
+        ]
+        answer = Answer(question.slot, ring.write(question.slot, 1, changed), kept)
+    except BaseException as error:  # noqa: BLE001 -- told to the parent, whose policy decides
+        answer = Answer(question.slot, ring.write(question.slot, 1, _portable(error)), failed=True)
+    send(pipe, answer)
+
+
+def _is_left(before: object, value: object) -> bool:
+    """Tell whether a value is what was sent: the same one, and of a kind that nobody can change in place."""
+    if value is not before:
+        return False
+    flags = getattr(value, "flags", None)  # of an array
+    return isinstance(value, _ATOMS) or not getattr(flags, "writeable", True)
 
 
 def _results(outcome: Outcome) -> list[dict[str, Any]]:
@@ -260,15 +365,17 @@ def _results(outcome: Outcome) -> list[dict[str, Any]]:
     return [record.fields for record in (outcome if isinstance(outcome, list) else [outcome])]  # type: ignore[union-attr]
 
 
-def _portable(error: Exception) -> Exception:
+def _portable(error: BaseException) -> Exception:
     """Return the error, or its words when it cannot be pickled and read again."""
+    if not isinstance(error, Exception):
+        return StageError(told(error))
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001 -- any class may have a broken __reduce__
-        return StageError(f"{type(error).__name__}: {error}")
+        return StageError(told(error))
     return error if isinstance(error, SkerryError | ValueError | TypeError | OSError) else _plain(error)
 
 
 def _plain(error: Exception) -> Exception:
     """Keep the class of an error that the parent may not be able to import."""
-    return error if type(error).__module__ == "builtins" else StageError(f"{type(error).__name__}: {error}")
+    return error if type(error).__module__ == "builtins" else StageError(told(error))

@@ -7,30 +7,54 @@ from typing import Any
 
 
 class Progress:
-    """Keeps the low-water mark of one source; records may settle in any order and from any thread."""
+    """Keeps the low-water mark of one source; records may settle in any order and from any thread.
+
+    What is settled beyond the mark is kept as runs of numbers without a gap, so that one record that is stuck for days
+    does not cost memory for each of those that pass it.
+    """
 
     def __init__(self, position: Any = None) -> None:
         self._lock = threading.Lock()
         self._low = 0
-        self._done: dict[int, Any] = {}
+        self._runs: dict[int, tuple[int, Any]] = {}  # by first number: the last one, and the position after it
+        self._firsts: dict[int, int] = {}  # the first number of a run by its last
         self._position = position
 
-    def settle(self, sequence: int, position: Any) -> None:
-        """Note that the record with this sequence number met its fate; a second time is ignored."""
+    def begin(self, sequence: int) -> None:
+        """Note that this is the first record with a position: those before it are not waited for."""
         with self._lock:
-            if sequence <= self._low:
-                return
-            if sequence != self._low + 1:
-                self._done[sequence] = position
-                return
-            self._advance(sequence, position)
-            while (following := self._low + 1) in self._done:
-                self._advance(following, self._done.pop(following))
+            self._low = max(self._low, sequence - 1)
 
-    def _advance(self, sequence: int, position: Any) -> None:
-        self._low = sequence
-        if position is not None:
-            self._position = position
+    def settle(self, sequence: int, position: Any) -> None:
+        """Note that the record with this sequence number met its fate; a position of ``None`` changes none."""
+        with self._lock:
+            if sequence != self._low + 1:
+                if sequence > self._low:
+                    self._add(sequence, position)
+                return
+            self._low = sequence
+            if position is not None:
+                self._position = position
+            if self._runs and sequence + 1 in self._runs:
+                self._low, position = self._runs.pop(sequence + 1)
+                del self._firsts[self._low]
+                if position is not None:
+                    self._position = position
+
+    def _add(self, sequence: int, position: Any) -> None:
+        """Add a number to the run that ends before it and the one that begins after it."""
+        if sequence in self._runs or sequence in self._firsts:
+            return  # settled before
+        first, last = sequence, sequence
+        if sequence - 1 in self._firsts:
+            first = self._firsts.pop(sequence - 1)
+            _, earlier = self._runs.pop(first)
+            position = earlier if position is None else position
+        if sequence + 1 in self._runs:
+            last, later = self._runs.pop(sequence + 1)
+            position = position if later is None else later
+        self._runs[first] = (last, position)
+        self._firsts[last] = first
 
     def position(self) -> Any:
         """Return the position after the last record before which everything is settled."""

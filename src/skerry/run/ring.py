@@ -20,12 +20,13 @@ _ALIGNMENT = 64  # a cache line, and what vectorised code likes
 class Parcel(msgspec.Struct, frozen=True, array_like=True):
     """How an object lies in a slot: its pickle, then its buffers, each ``(offset, length)``.
 
-    What does not fit the slot travels in ``whole`` instead.
+    What does not fit the slot travels in ``whole`` instead, with its buffers ``apart``.
     """
 
     pickle: tuple[int, int] = (0, 0)
     buffers: tuple[tuple[int, int], ...] = ()
     whole: bytes | None = None
+    apart: tuple[bytes, ...] = ()
 
 
 class Ring:
@@ -52,21 +53,26 @@ class Ring:
         views = [memoryview(body), *(buffer.raw() for buffer in buffers)]
         places, end = _lay_out([view.nbytes for view in views])
         if end > AREA:
-            return Parcel(whole=pickle.dumps(thing, protocol=5))
+            return Parcel(whole=body, apart=tuple(bytes(view) for view in views[1:]))
         start = (slot * 2 + direction) * AREA
         for (offset, length), view in zip(places, views, strict=True):
             self._bytes[start + offset : start + offset + length] = view
         return Parcel(places[0], tuple(places[1:]))
 
     def read(self, slot: int, direction: int, parcel: Parcel) -> Any:
-        """Take an object out of a slot; its arrays are copies, so that whoever keeps one may."""
+        """Take an object out of a slot; its arrays are copies, so that whoever keeps one may.
+
+        On their way to the worker arrays are read-only: what a stage leaves as it is does not come back, so that a
+        change in place would be forgotten.
+        """
+        copied = bytearray if direction else bytes
         if parcel.whole is not None:
-            return pickle.loads(parcel.whole)
+            return pickle.loads(parcel.whole, buffers=[copied(part) for part in parcel.apart])
         start = (slot * 2 + direction) * AREA
         memory = self._bytes
 
-        def part(place: tuple[int, int]) -> bytearray:
-            return bytearray(memory[start + place[0] : start + place[0] + place[1]])
+        def part(place: tuple[int, int]) -> bytes | bytearray:
+            return copied(memory[start + place[0] : start + place[0] + place[1]])
 
         return pickle.loads(part(parcel.pickle), buffers=[part(place) for place in parcel.buffers])
 

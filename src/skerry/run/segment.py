@@ -63,6 +63,8 @@ class SegmentWorker:
             else:
                 for record in batch:
                     self._push(record)
+                    if self._clocks:
+                        self._tick()
             if self._clocks:
                 self._tick()
         self.finish()

@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from skerry.run.chain import told
 from skerry.run.channel import Channel
 from skerry.run.histogram import bin_of
 from skerry.run.tally import Ledger, NodeTally
-from skerry.spec.errors import DependencyError, SinkFullError, SinkUnavailableError, SkerryError, SpecError
+from skerry.spec.errors import DependencyError, SinkError, SinkFullError, SinkUnavailableError, SkerryError, SpecError
 from skerry.spec.pipeline import Endpoint
 from skerry.spec.ports import Context, Log, Sink, Stop
 from skerry.spec.record import Fate, Record
@@ -19,6 +20,7 @@ _FIRST_PAUSE_S = 0.05  # before a sink that is down is tried again; doubled each
 _LONGEST_PAUSE_S = 5.0
 _GLANCE_S = 0.05  # how often the queue of a sink that is down is looked at
 _TOO_LATE = "sink down at the end"
+_DOWN = "sink down"
 _clock = time.monotonic_ns
 
 
@@ -32,8 +34,8 @@ class SinkHost(Protocol):
     def fail(self, error: BaseException) -> None:
         """End the whole run with an error."""
 
-    def dead_letter(self, record: Record, node: str, error: BaseException) -> None:
-        """Hand a failed record to the dead letter sink."""
+    def dead_letter(self, record: Record, node: str, error: BaseException) -> Record:
+        """Hand a failed record to the dead letter sink; return the record that is to be counted as failed."""
 
 
 class SinkWorker:
@@ -50,7 +52,7 @@ class SinkWorker:
         sink: Sink,
         settings: Endpoint,
         channel: Channel,
-        ledger: Ledger | None,
+        ledger: Ledger,
         host: SinkHost,
         context: Context,
         sync_s: float,
@@ -96,8 +98,14 @@ class SinkWorker:
         while self._unwritten:
             self._work()
             self._flush()
-        self._sink.close()
+        self._close()
         self.state = "done"
+
+    def _close(self) -> None:
+        try:
+            self._sink.close()
+        except BaseException as error:  # noqa: BLE001 -- everything that was written is durable already
+            self._log.warning("%s could not be closed: %s", self.id, told(error))
 
     def _patience(self) -> float | None:
         """How long to wait for more records before what is written must be made durable."""
@@ -119,7 +127,6 @@ class SinkWorker:
         error = self._attempt(records)
         if error is None:
             self.tally.bins[bin_of((_clock() - begin) // len(records))] += len(records)
-            self._tries, self._pause = 0, 0.0
             self._keep(records)
             self._unwritten = []
         elif _is_down(error):
@@ -131,11 +138,12 @@ class SinkWorker:
     def _open(self) -> bool:
         try:
             self._sink.open(self._context)
-        except Exception as error:  # noqa: BLE001 -- a sink may be a third party's; the run goes on without it
-            self._sink.close()
+        except BaseException as error:  # noqa: BLE001 -- a sink may be a third party's; the run goes on without it
+            self._close()
             self._down(error)
             if isinstance(error, SpecError | DependencyError):
-                self._host.fail(error)  # no waiting will mend it
+                self._give_up_at = time.monotonic()  # no waiting will mend it
+                self._host.fail(error)
             return False
         self._is_open, self.state = True, "running"
         return True
@@ -156,13 +164,19 @@ class SinkWorker:
     def _down(self, error: BaseException) -> None:
         """Note that the sink as a whole does not work, and when to try again."""
         if not self._tries:
-            self._log.warning("%s is down, its records wait in its queue: %s", self.id, error)
+            self._log.warning("%s is down, its records wait in its queue: %s", self.id, told(error))
         self.state = "waiting"
         self._tries += 1
         self._pause = min(2 * self._pause or _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._probe_at = time.monotonic() + self._pause
         if self._settings.on_error == "stop":
-            self._host.fail(error)
+            self._host.fail(self._ours(error))
+
+    def _ours(self, error: BaseException) -> SkerryError:
+        """Return an error that a run may end with."""
+        if isinstance(error, SkerryError):
+            return error
+        return SinkError(f"the sink failed: {told(error)}", where=self.id)
 
     def _sit_out(self) -> None:
         """Let records wait for a sink that is down, or fail where they cannot."""
@@ -172,8 +186,8 @@ class SinkWorker:
         given_up = self._settings.restarts is not None and self.restarts >= self._settings.restarts
         if used_up or given_up or self._is_too_late() or self._channel.is_full():
             failing, self._unwritten = self._unwritten, []
-            reason = _TOO_LATE if self._is_too_late() else "sink down"
-            self._fail(failing, reason, SkerryError(f"{self.id} is down"))
+            reason = _TOO_LATE if self._is_too_late() else _DOWN
+            self._fail(failing, reason, SinkUnavailableError("the sink is down", where=self.id))
         else:
             self._host.aborting.wait(min(_GLANCE_S, self._pause))
 
@@ -198,7 +212,7 @@ class SinkWorker:
             else:
                 self._fail([record], type(error).__name__, error)
 
-    def _attempt(self, records: Sequence[Record]) -> Exception | None:
+    def _attempt(self, records: Sequence[Record]) -> BaseException | None:
         chosen = self._settings.fields
         if chosen is not None:
             records = [
@@ -207,7 +221,7 @@ class SinkWorker:
             ]
         try:
             self._sink.write(records)
-        except Exception as error:  # noqa: BLE001 -- a sink may be a third party's; the policy decides
+        except BaseException as error:  # noqa: BLE001 -- a sink may be a third party's; the policy decides
             return error
         return None
 
@@ -224,29 +238,30 @@ class SinkWorker:
         written, self._unsynced = self._unsynced, []
         try:
             self._sink.flush()
-        except Exception as error:  # noqa: BLE001 -- a sink may be a third party's; the policy decides
+        except BaseException as error:  # noqa: BLE001 -- a sink may be a third party's; the policy decides
             self._unwritten = written + self._unwritten
             self._down(error)
             return
+        self._tries, self._pause = 0, 0.0  # a sink that takes records and keeps none of them is down still
         self.written += len(written)
-        if self._ledger is not None:
-            for record in written:
-                self._ledger.settle_out(record)
+        for record in written:
+            self._ledger.settle_out(record)
 
-    def _fail(self, records: Sequence[Record], reason: str, error: Exception) -> None:
+    def _fail(self, records: Sequence[Record], reason: str, error: BaseException) -> None:
         for record in records:
-            self._lose(record, Fate.FAILED, reason)
             if self._settings.on_error == "dead_letter":
-                self._host.dead_letter(record, self.id, error)
+                record = self._host.dead_letter(record, self.id, error)  # noqa: PLW2901 -- a copy of the same one
+            self._lose(record, Fate.FAILED, reason)
         if self._settings.on_error == "stop":
-            self._host.fail(error)
+            self._host.fail(self._ours(error))
 
     def _lose(self, record: Record, fate: Fate, reason: str) -> None:
+        """Count a record's end; it is read again where the end of the run, or a sink that stopped it, is to blame."""
         self.tally.lose(fate, reason)
-        if self._ledger is not None:
-            (self._ledger.abandon if reason == _TOO_LATE else self._ledger.settle)(record, fate)
+        again = reason == _TOO_LATE or (reason == _DOWN and self._settings.on_error == "stop")
+        (self._ledger.abandon if again else self._ledger.settle)(record, fate)
 
 
-def _is_down(error: Exception) -> bool:
+def _is_down(error: BaseException) -> bool:
     """Tell whether an error speaks of the sink as a whole, not of one record."""
     return isinstance(error, SinkUnavailableError | SinkFullError | OSError)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from skerry.run.chain import told
 from skerry.run.progress import Progress
 from skerry.spec.errors import SkerryError, SourceError, SourceUnavailableError
 from skerry.spec.pipeline import Endpoint
@@ -22,6 +23,19 @@ _STABLE_S = 10.0  # a source that ran this long starts again with the shortest p
 _clock = time.monotonic_ns
 
 
+class Door(Protocol):
+    """What every item has to pass where there is a quota or a duty cycle."""
+
+    def admit(self, wait: bool) -> bool:
+        """Tell whether an item may come in; with ``wait``, it may have to wait for that."""
+
+    def entered(self) -> None:
+        """Note that an admitted item came in."""
+
+    def turned_away(self) -> None:
+        """Note that an admitted item was refused after all."""
+
+
 class SourceHost(Protocol):
     """What a source's thread needs of the engine around it."""
 
@@ -32,11 +46,8 @@ class SourceHost(Protocol):
     def fail(self, error: BaseException) -> None:
         """End the whole run with an error."""
 
-    def door(self) -> Callable[[bool], bool] | None:
-        """Return what every item has to pass: it may wait there, or be turned away.
-
-        It is called with whether the item may wait; ``None`` where all may come in.
-        """
+    def door(self) -> Door | None:
+        """Return what every item has to pass, or ``None`` where all may come in."""
 
 
 class SourceWorker:
@@ -67,12 +78,14 @@ class SourceWorker:
         self._deadline_ns = deadline_ns
         self._position = progress.position()
         self._is_open = False
+        self._has_begun = False
         self._lock = threading.Lock()
 
     @property
     def accepted(self) -> int:
         """How many items came in."""
-        return self.issued - self.refused
+        refused = self.refused  # first, so that items that are refused meanwhile are not taken off too early
+        return self.issued - refused
 
     def run(self, offer: Offer) -> None:
         """Feed ``offer`` with the source's items."""
@@ -107,10 +120,13 @@ class SourceWorker:
             self._source.run(emit, self._host.stopping)
         except SkerryError as ours:
             error = ours
-        except Exception as theirs:  # noqa: BLE001 -- a source may be a third party's; it is brought up again
-            error = SourceError(f"the source broke: {type(theirs).__name__}: {theirs}", where=self.id)
+        except BaseException as theirs:  # noqa: BLE001 -- a source may be a third party's; it is brought up again
+            error = SourceError(f"the source broke: {told(theirs)}", where=self.id)
         if error is not None:
-            self.close()
+            try:
+                self.close()
+            except BaseException as theirs:  # noqa: BLE001 -- what is broken may break once more
+                self._context.log.warning("%s could not be closed: %s", self.id, told(theirs))
         return error
 
     def close(self) -> None:
@@ -133,32 +149,47 @@ class SourceWorker:
         is_stopping = self._host.stopping.is_set
 
         def emit(fields: Fields, /, *, size: int = 0, position: Any = None, wait: bool = True) -> bool:
-            if is_stopping() or (door is not None and not door(wait)):
+            if is_stopping() or (door is not None and not door.admit(wait)):
                 return False
             now = _clock()
             with lock:
                 self.issued = number = self.issued + 1
+                if position is None:
+                    position = self._position  # it has to be settled before the source moves on
+                elif not self._has_begun:
+                    self._begin(number)
             record = Record(fields, name, number, now, now + deadline if deadline else 0, size, position)
             if offer(record, wait):
                 if position is not None:
                     self._position = position
+                if door is not None:
+                    door.entered()
                 return True
             with lock:
                 self.refused += 1
             if position is not None:
                 self._progress.settle(number, None)  # its number is not used again
+            if door is not None:
+                door.turned_away()
             return False
 
         return emit
 
-    def commit(self, position: Any) -> None:
-        """Tell the source up to where everything is settled."""
+    def _begin(self, number: int) -> None:
+        """Note the first item with a position; those before it, which had none to resume at, are not waited for."""
+        self._has_begun = True
+        if self._position is None:
+            self._progress.begin(number)
+
+    def commit(self, position: Any) -> bool:
+        """Tell the source up to where everything is settled; ``False`` when it is closed and has to be told later."""
         if not self._is_open:
-            return
+            return False
         try:
             self._source.commit(position)
         except Exception as error:  # noqa: BLE001 -- a source may be a third party's; its run goes on
-            self._context.log.warning("%s could not commit its position: %s", self.id, error)
+            self._context.log.warning("%s could not commit its position: %s", self.id, told(error))
+        return True
 
     def never_came_up(self) -> SourceUnavailableError | None:
         """Return the error of a source that the run ended without."""

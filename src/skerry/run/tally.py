@@ -20,7 +20,7 @@ class NodeTally:
     What came in and went out follows from the thread's own count of records: the hot path counts nothing per stage.
     """
 
-    __slots__ = ("_answered", "bins", "emitted", "held", "losses", "streak")
+    __slots__ = ("_arrived", "bins", "emitted", "held", "losses", "streak")
 
     def __init__(self) -> None:
         self.losses: dict[Fate, dict[str, int]] = {}
@@ -29,18 +29,17 @@ class NodeTally:
         self.bins = new_bins()
         self.streak = 0
         """Failures in a row, for supervision."""
-        self._answered = 0
+        self._arrived = 0
 
     def lose(self, fate: Fate, reason: str, number: int = 1) -> None:
         """Count records that met a fate other than going out."""
         reasons = self.losses.setdefault(fate, {})
         reasons[reason] = reasons.get(reason, 0) + number
 
-    def failed_in_a_row(self) -> int:
-        """Count one more failure; return how many there were since the last timed answer."""
-        answered = sum(self.bins)
-        self.streak = self.streak + 1 if answered == self._answered else 1
-        self._answered = answered
+    def failed_in_a_row(self, arrived: int) -> int:
+        """Count one more failure, of the record number ``arrived``; return how many came without one between them."""
+        self.streak = self.streak + 1 if arrived <= self._arrived + 1 else 1
+        self._arrived = arrived
         return self.streak
 
     def lost(self) -> int:
@@ -130,3 +129,13 @@ class Ledger:
         if self.credit:
             self.losses[Fate.ABSORBED] = self.losses.get(Fate.ABSORBED, 0) + self.credit
             self.credit = 0
+
+
+class LetterLedger(Ledger):
+    """The ledger of the dead letter sink: a record whose letter is written has failed, and only now is settled."""
+
+    __slots__ = ()
+
+    def settle_out(self, record: Record) -> None:
+        """Count the end of a letter, which is a copy of the record that failed."""
+        self.settle(record, Fate.FAILED)

@@ -15,7 +15,7 @@ from skerry.run.segment import SegmentWorker
 from skerry.run.settings import Settings
 from skerry.run.sinking import SinkHost, SinkWorker
 from skerry.run.sourcing import SourceHost, SourceWorker
-from skerry.run.tally import Ledger, NodeTally
+from skerry.run.tally import Ledger, LetterLedger, NodeTally
 from skerry.spec.graph import Graph
 from skerry.spec.pipeline import Endpoint, Queue
 from skerry.spec.ports import BatchStage, Context, Sink
@@ -81,15 +81,14 @@ class Wiring:
         for number in range(segment.workers):
             self.segments.append((segment, self._segment_worker(segment, number)))
 
-    def _channel(self, head: str, queue: Queue, counted: bool = True) -> Channel:
+    def _channel(self, head: str, queue: Queue) -> Channel:
         """Make the channel before a segment, with a tally of its own for what ends in it."""
         tally = self.queue_tallies[head] = NodeTally()
-        ledger = self.ledger() if counted else None
+        ledger = self.ledger()
 
         def lose(record: Record, fate: Fate, reason: str) -> None:
             tally.lose(fate, reason)
-            if ledger is not None:
-                (ledger.abandon if reason == SHUTDOWN else ledger.settle)(record, fate)
+            (ledger.abandon if reason == SHUTDOWN else ledger.settle)(record, fate)
 
         return Channel(queue, lose)
 
@@ -100,10 +99,12 @@ class Wiring:
         return ledger
 
     def _wire_dead_letter(self, sink: Sink) -> None:
-        channel = self.channels[DEAD_LETTER] = self._channel(DEAD_LETTER, Queue(), counted=False)
+        channel = self.channels[DEAD_LETTER] = self._channel(DEAD_LETTER, Queue())
         channel.join()
+        ledger = LetterLedger(self.progress, self._last)
+        self.ledgers.append(ledger)
         self.sinks[DEAD_LETTER] = SinkWorker(
-            DEAD_LETTER, sink, Endpoint(), channel, None, self._host, self._host.context(DEAD_LETTER),
+            DEAD_LETTER, sink, Endpoint(), channel, ledger, self._host, self._host.context(DEAD_LETTER),
             self._settings.sync_s, self._settings.drain_s,
         )  # fmt: skip
 
@@ -181,8 +182,11 @@ class Wiring:
         stage = node.make()
         self._closers.append(stage.close)
         stage.open(self._host.context(node.id))
-        process: Any = self._host.watched(node.id, stage.process)
+        own: Any = stage.process
+        process: Any = self._host.watched(node.id, own)
         batched: Any = stage.process_batch if isinstance(stage, BatchStage) and node.batch() > 1 else None
+        if process is not own:
+            batched = None  # a gate looks at every record
         if node.when is not None:
             process, batched = _guarded(node.when.test, process), _guarded_batch(node.when.test, batched)
         common = node.settings
