@@ -1,0 +1,406 @@
+"""A trial: a candidate beside the baseline, each in a process of its own and under limits, and the figures it gives.
+
+Both children are pinned to the same cores and never work at once: the baseline answers a few texts, then the candidate
+answers the same ones, and so on, until the interval of their ratio is tight or the rung's runs are used up. A candidate
+that crashes, runs out of memory or hangs is a result (:class:`~skerry.build.contender.Failure`). ``docs/measuring.md``
+tells the method.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import msgspec
+
+from skerry.build import quality
+from skerry.build.artifact import Artifact
+from skerry.build.contender import Contender, ContenderError, Failure, confined, described
+from skerry.build.exchange import Answer, Batch, Reply, Request, Times, Turn, Vectors
+from skerry.build.figures import Estimate, Figures
+from skerry.build.halving import Rung
+from skerry.build.limits import Limits, MemoryBy, choose_cores
+from skerry.build.turns import LengthFigures, Turns
+from skerry.device.energy import EnergyMeter
+from skerry.run.tokens import HashedTokens, Tokens, VocabularyTokens, sound_text
+from skerry.spec.errors import ModelError, SpecError
+from skerry.spec.ports import Array
+
+VERSION = 1
+"""Counts changes of what is measured, so that cached figures of older ones are not used."""
+
+R = TypeVar("R", bound=Reply)
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a trial goes about it.
+
+    Parameters
+    ----------
+    items, lead:
+        Texts of a turn whose times count, and texts before them whose times do not: after the other process has
+        worked, the caches hold nothing of this one.
+    warm_up:
+        Texts answered before the first turn.
+    least_turns, least_share:
+        At least so many turns, and this share of the rung's runs, come before an interval may end the measuring: the
+        99th percentile and the lengths need more texts than the ratio does.
+    tightness:
+        How far the interval of the speedup may reach to either side, as a share of it.
+    batch:
+        Texts at once for the throughput.
+    load_s:
+        Seconds that loading may take: a large model from a slow card takes one minute.
+    patience, patience_s:
+        A candidate that takes so many times as long as the baseline is hopeless, but it has at least so many seconds.
+    """
+
+    items: int = 4
+    lead: int = 1
+    warm_up: int = 8
+    least_turns: int = 8
+    least_share: float = 1 / 3
+    tightness: float = 0.03
+    batch: int = 16
+    load_s: float = 120.0
+    patience: float = 100.0
+    patience_s: float = 10.0
+
+
+class Measured(Figures, frozen=True, kw_only=True):
+    """The figures of a candidate, and how they were come by.
+
+    Parameters
+    ----------
+    lengths:
+        Latency and speedup by the length of the texts.
+    threads, cores, memory_by:
+        What the candidate used, the processors it was pinned to, and what limited its memory.
+    turns:
+        How many were measured.
+    loads_ms:
+        Every load that ``load_ms`` is the median of.
+    notes:
+        What did not work or is over a limit, in sentences.
+    """
+
+    lengths: tuple[LengthFigures, ...] = ()
+    threads: int = 1
+    cores: tuple[int, ...] = ()
+    memory_by: MemoryBy = "none"
+    turns: int = 0
+    loads_ms: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Trials:
+    """Trials of many candidates against one baseline, which stays loaded; a context manager.
+
+    The children live no longer than the thread that opened them, and end with the context, on Ctrl-C too.
+
+    Parameters
+    ----------
+    baseline:
+        The model as it was given; it is not limited in memory.
+    texts:
+        What both answer; the times are of texts drawn from all of them, the quality of the first ones.
+    limits:
+        What a candidate may use.
+    threads:
+        Threads of the baseline.
+    metrics:
+        Names of metrics (:mod:`skerry.build.quality`) that the quality is measured by.
+    truth:
+        The right answer to each text, for metrics that need one.
+    seed:
+        Decides which texts come when, and the drawings of the intervals.
+
+    Raises
+    ------
+    SpecError
+        There are no texts, or a metric is unknown.
+    """
+
+    def __init__(
+        self,
+        baseline: Artifact,
+        texts: Sequence[str],
+        *,
+        limits: Limits | None = None,
+        threads: int = 1,
+        metrics: Sequence[str] = ("agreement@10", "cosine"),
+        truth: Sequence[Any] | None = None,
+        seed: int = 0,
+        pace: Pace | None = None,
+    ) -> None:
+        if not texts:
+            raise SpecError("there is no text to measure on")
+        for name in metrics:
+            quality.require_metric(name, truth=truth)
+        self._artifact, self._threads = baseline, threads
+        self._texts = [sound_text(text) for text in texts]
+        self._limits = limits or Limits()
+        self._metrics, self._truth = tuple(metrics), truth
+        self._seed, self._pace = seed, pace or Pace()
+        self._cores = choose_cores(self._limits.cores)
+        self._order = list(range(len(texts)))
+        random.Random(seed).shuffle(self._order)
+        self._meter = EnergyMeter()
+        self._baseline: Contender | None = None
+        self._baseline_item_s = 0.0
+        self._reference: list[Array] = []
+        self._tokens: list[int] = []
+
+    def __enter__(self) -> Trials:
+        self._open_baseline()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the baseline's process; safe to call twice."""
+        if self._baseline is not None:
+            self._baseline.close()
+            self._baseline = None
+
+    def run(self, candidate: Artifact, rung: Rung, *, threads: int = 1, starts: int = 1) -> Measured | Failure:
+        """Measure a candidate.
+
+        Parameters
+        ----------
+        candidate:
+            What to measure.
+        rung:
+            On how many texts, and how long.
+        threads:
+            How many the candidate may use.
+        starts:
+            How often it is loaded, each time in a new process; 3 give a median for the load time.
+
+        Raises
+        ------
+        ModelError
+            The baseline itself fails, twice, or no runtime runs the candidate's form.
+        SpecError
+            A metric cannot be computed on so few texts.
+        """
+        return self._tried(candidate, self._limits, rung, threads, starts)
+
+    def baseline(self, rung: Rung, *, starts: int = 1) -> Measured | Failure:
+        """Measure the baseline against itself, without a limit of memory; see :meth:`run`."""
+        limits = msgspec.structs.replace(self._limits, memory_bytes=None)
+        return self._tried(self._artifact, limits, rung, self._threads, starts)
+
+    def _tried(self, candidate: Artifact, limits: Limits, rung: Rung, threads: int, starts: int) -> Measured | Failure:
+        try:
+            with confined(candidate, threads, self._cores, limits) as contender:
+                found = self._measured(contender, candidate, rung, threads)
+            loads = [*found.loads_ms, *(self._load_again(candidate, limits, threads) for _ in range(starts - 1))]
+        except ContenderError as error:
+            return error.failure
+        notes = (*found.notes, *_over(found.peak_bytes, limits))
+        return msgspec.structs.replace(found, load_ms=statistics.median(loads), loads_ms=tuple(loads), notes=notes)
+
+    def _measured(self, contender: Contender, candidate: Artifact, rung: Rung, threads: int) -> Measured:
+        loaded = contender.load(self._texts[0], self._pace.load_s)
+        self._ask(contender, Turn(lead=[], texts=self._warm_up_texts()), Times)
+        turns, cpu_ms, joules = self._turns(contender, rung)
+        figures, peak_bytes = self._quality(contender, rung)
+        items_per_s, notes = self._throughput(contender, rung)
+        answered = len(turns) * (self._pace.items + self._pace.lead)
+        return Measured(
+            quality=figures, latency_p50_ms=turns.latency(50, seed=self._seed),
+            latency_p99_ms=turns.latency(99, seed=self._seed), speedup=turns.speedup(seed=self._seed),
+            items_per_s=items_per_s, load_ms=loaded.load_ms, loads_ms=(loaded.load_ms,), peak_bytes=peak_bytes,
+            size_bytes=_size(candidate), cpu_ms=cpu_ms / answered,
+            energy_j=None if joules is None else joules / answered, texts=min(rung.texts, len(self._texts)),
+            repeats=len(turns) * self._pace.items, turns=len(turns),
+            lengths=turns.lengths(self._lengths(), seed=self._seed), threads=threads, cores=self._cores,
+            memory_by=contender.memory_by, notes=tuple(notes),
+        )  # fmt: skip
+
+    def _turns(self, contender: Contender, rung: Rung) -> tuple[Turns, float, float | None]:
+        """Take turns; return them, the candidate's processor time in ms, and its energy in joules, leads included."""
+        turns, cpu_ms, joules = Turns(), 0.0, 0.0
+        give_up = time.monotonic() + rung.seconds
+        for places, request in self._requests(rung):
+            baseline = self._ask_baseline(request, Times)
+            before = self._meter.joules()
+            times = self._ask(contender, request, Times)
+            joules += (self._meter.joules() or 0.0) - (before or 0.0)
+            cpu_ms += times.cpu_ms
+            turns.add(places, baseline.milliseconds, times.milliseconds)
+            if self._is_enough(turns, rung, late=time.monotonic() > give_up):
+                break
+        return turns, cpu_ms, joules if self._meter.counters else None
+
+    def _requests(self, rung: Rung) -> Iterator[tuple[list[int], Turn]]:
+        """Yield the turns of a rung: the same texts in the same order for every candidate."""
+        order, items = self._order, self._pace.items
+        for turn in range(max(self._pace.least_turns, -(-rung.runs // items))):
+            start = turn * items
+            places = [order[(start + step) % len(order)] for step in range(items)]
+            lead = [order[(start - 1 - step) % len(order)] for step in range(self._pace.lead)]
+            yield places, Turn(lead=self._at(lead), texts=self._at(places))
+
+    def _is_enough(self, turns: Turns, rung: Rung, *, late: bool) -> bool:
+        if len(turns) < self._pace.least_turns:
+            return False
+        done = len(turns) * self._pace.items >= self._pace.least_share * rung.runs
+        return late or (done and len(turns) % 4 == 0 and turns.is_tight(self._pace.tightness, seed=self._seed))
+
+    def _quality(self, contender: Contender, rung: Rung) -> tuple[dict[str, Estimate], int]:
+        """Return the candidate's quality by metric, and the peak of a process that answers one text at a time."""
+        import numpy as np
+
+        texts = self._texts[: rung.texts]
+        self._reference += self._vectors(texts[len(self._reference) :], None)[0]
+        rows, peak_bytes = self._vectors(texts, contender)
+        reference, answers = np.stack(self._reference[: len(texts)]), np.stack(rows)
+        if not np.isfinite(answers).all():
+            reason = "the model answers with numbers that are none (NaN or infinity)"
+            raise ContenderError(Failure(kind="error", reason=reason), str(self._artifact.path))
+        truth = None if self._truth is None else self._truth[: len(texts)]
+        try:
+            found = {name: quality.evaluate(name, reference, answers, truth, seed=self._seed) for name in self._metrics}
+        except ModelError as error:  # such as vectors of another dimension, which have no cosine
+            raise ContenderError(Failure(kind="error", reason=error.message), str(self._artifact.path)) from error
+        return found, peak_bytes
+
+    def _vectors(self, texts: Sequence[str], contender: Contender | None) -> tuple[list[Array], int]:
+        """Return the vectors of texts, by a contender or the baseline, and the peak of its process in bytes."""
+        import numpy as np
+
+        rows: list[Array] = []
+        peak_bytes = 0
+        for start in range(0, len(texts), self._pace.batch):
+            request = Answer(texts=list(texts[start : start + self._pace.batch]))
+            told = (
+                self._ask_baseline(request, Vectors) if contender is None else self._ask(contender, request, Vectors)
+            )  # fmt: skip
+            rows += list(np.frombuffer(told.data, dtype="<f4").reshape(told.rows, told.dimension))
+            peak_bytes = told.peak_bytes
+        return rows, peak_bytes
+
+    def _throughput(self, contender: Contender, rung: Rung) -> tuple[float, list[str]]:
+        """Return texts per second in batches, and what went wrong: a batch may need more memory than one text does."""
+        most, batch = max(2, min(8, rung.runs // 40)), self._pace.batch
+        give_up = time.monotonic() + rung.seconds / 4
+        times: list[float] = []
+        try:
+            for number in range(most + 1):
+                places = [self._order[(number * batch + step) % len(self._order)] for step in range(batch)]
+                times += self._ask(contender, Batch(texts=self._at(places)), Times).milliseconds
+                if len(times) > 1 and time.monotonic() > give_up:
+                    break
+        except ContenderError as error:
+            return 0.0, [f"batches of {batch} do not work: {error.failure.reason}"]
+        counted = times[1:]  # the first batch is the warm-up
+        return batch * len(counted) / max(sum(counted), 1e-6) * 1e3, []
+
+    def _load_again(self, candidate: Artifact, limits: Limits, threads: int) -> float:
+        with confined(candidate, threads, self._cores, limits) as contender:
+            return contender.load(self._texts[0], self._pace.load_s).load_ms
+
+    def _ask(self, contender: Contender, request: Request, kind: type[R]) -> R:
+        return contender.ask(request, kind, self._patience(_texts_of(request)))
+
+    def _ask_baseline(self, request: Request, kind: type[R]) -> R:
+        """Ask the baseline; when its process has died it is started once more. Raises ``ModelError`` at the second."""
+        for attempt in (1, 2):
+            try:
+                if self._baseline is None:
+                    self._open_baseline()
+                assert self._baseline is not None
+                return self._ask(self._baseline, request, kind)
+            except ContenderError as error:
+                self.close()
+                if attempt == 2:
+                    raise _baseline_error(error) from error
+        raise AssertionError("unreachable")
+
+    def _open_baseline(self) -> None:
+        self.close()
+        limits = msgspec.structs.replace(self._limits, memory_bytes=None)
+        self._baseline = confined(self._artifact, self._threads, self._cores, limits)
+        try:
+            self._baseline.load(self._texts[0], self._pace.load_s)
+            texts = self._warm_up_texts()
+            warm = self._baseline.ask(Turn(lead=[], texts=texts), Times, self._pace.load_s)
+            self._baseline_item_s = statistics.median(warm.milliseconds) / 1e3
+        except ContenderError as error:
+            self.close()
+            raise _baseline_error(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _patience(self, texts: int) -> float:
+        return max(self._pace.patience_s, self._pace.patience * self._baseline_item_s * texts)
+
+    def _warm_up_texts(self) -> list[str]:
+        return self._at(self._order[: self._pace.warm_up])
+
+    def _at(self, places: Sequence[int]) -> list[str]:
+        return [self._texts[place] for place in places]
+
+    def _lengths(self) -> list[int]:
+        """Return the tokens of each text, by the baseline's tokenizer."""
+        if not self._tokens:
+            manifest, _ = described(self._artifact, self._threads)
+            tokens: Tokens = HashedTokens(manifest.max_tokens)
+            if manifest.tokenizer is not None:
+                tokens = VocabularyTokens(Path(manifest.tokenizer), manifest.max_tokens)
+            self._tokens = [len(ids) for ids in tokens.many(self._texts)]
+        return self._tokens
+
+
+def trial(
+    baseline: Artifact, candidate: Artifact, rung: Rung, texts: Sequence[str], *, threads: int = 1, **options: Any
+) -> Measured | Failure:
+    """Measure one candidate against a baseline; ``options`` are those of :class:`Trials`, ``threads`` are both's."""
+    with Trials(baseline, texts, threads=threads, **options) as trials:
+        return trials.run(candidate, rung, threads=threads)
+
+
+def _over(peak_bytes: int, limits: Limits) -> Iterator[str]:
+    """Yield a note on a process that held more than it may and lived: the verdict on the budget is its peak's.
+
+    A control group does not count the pages of a library that another process has brought in, and ``RLIMIT_DATA``
+    leaves room for what is only asked for.
+    """
+    most = limits.memory_bytes
+    if most is not None and peak_bytes > most:
+        yield f"the process held {peak_bytes / 1e6:.1f} MB at its peak, of {most / 1e6:.1f} MB allowed"
+
+
+def _size(artifact: Artifact) -> int:
+    """Return the bytes on disk, the tokenizer included once."""
+    inside = {(artifact.folder / name).resolve() for name in artifact.files}
+    apart = artifact.tokenizer.is_file() and artifact.tokenizer.resolve() not in inside
+    return artifact.size + (artifact.tokenizer.stat().st_size if apart else 0)
+
+
+def _texts_of(request: Request) -> int:
+    match request:
+        case Turn():
+            return len(request.lead) + len(request.texts)
+        case Answer() | Batch():
+            return len(request.texts)
+        case _:
+            return 1
+
+
+def _baseline_error(error: ContenderError) -> ModelError:
+    return ModelError(
+        f"the baseline cannot be measured: {error.failure.reason}", where=error.where,
+        hint="give it more memory, or another source",
+    )  # fmt: skip
