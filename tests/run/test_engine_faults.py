@@ -43,6 +43,13 @@ def within(seconds: float, work: Callable[[], Any]) -> Any:
     return done[0]
 
 
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it did not happen"
+        time.sleep(0.005)
+
+
 # What stages may answer
 
 
@@ -245,13 +252,14 @@ def test_an_item_without_a_position_is_settled_before_a_later_one_is(tmp_path: P
 
     def hold_up(record: Record) -> Any:
         if record.fields["n"] == 3:
-            assert gate.wait(5)
+            assert gate.wait(20)
         return record
 
     class Watched(Mixed):
         def run(self, emit: Any, stop: Any) -> None:
             super().run(emit, stop)
-            stop.wait(0.3)
+            until(lambda: self.committed is not None)
+            stop.wait(0.2)
             seen.append(self.committed)
             gate.set()
 
@@ -305,7 +313,7 @@ def test_a_commit_that_found_the_source_closed_is_made_up_for(tmp_path: Path) ->
                 self.broken = True
                 emit({"n": 0}, position=1)
                 raise SourceError("the link is gone")
-            stop.wait(0.5)
+            until(lambda: self.committed == 1)
 
     class Late(Collect):
         def flush(self) -> None:
@@ -423,7 +431,6 @@ def test_a_sink_whose_flush_never_works_uses_up_its_retries(tmp_path: Path) -> N
     summary = engine(tmp_path, source("in", Items(numbered(3))), sink("out", out, retries=2), drain_s=20.0).run()
     assert summary.failed == 3
     assert out.flushes < 10
-    assert summary.wall_s < 15
 
 
 def test_a_sink_that_is_down_holds_nobody_up_over_bytes(tmp_path: Path) -> None:
@@ -714,6 +721,7 @@ def test_a_gate_wakes_for_what_it_lets_through_and_nothing_else(tmp_path: Path, 
     """One that works on batches is a gate too, and an empty list lets nothing through."""
     asleep = threading.Event()
     awake: list[bool] = []
+    seen: list[int] = []
 
     class Slow(Items):
         def run(self, emit: Any, stop: Any) -> None:
@@ -722,17 +730,21 @@ def test_a_gate_wakes_for_what_it_lets_through_and_nothing_else(tmp_path: Path, 
                     return
             asleep.set()
             emit({"n": 0})
-            stop.wait(0.3)
+            until(lambda: seen == [0])
             awake.append(not conductor.is_asleep)
             emit({"n": 1})
-            stop.wait(0.3)
-            awake.append(not conductor.is_asleep)
+            until(lambda: not conductor.is_asleep)
+            awake.append(True)
+
+    def gate(record: Record) -> Any:
+        seen.append(record.fields["n"])
+        return record if record.fields["n"] else []
 
     conductor = Conductor(LOG, duty=Duty(awake=Duration(0.5), gate="g"))
     made = engine(
         tmp_path,
         source("in", Slow([], live=True)),
-        stage("g", make(lambda record: record if record.fields["n"] else [])),
+        stage("g", make(gate)),
         sink("out", Collect()),
         conductor=conductor,
     )
