@@ -442,4 +442,4 @@ def _disk_error(error: OSError) -> SkerryError:
 
 def converters() -> tuple[str, ...]:
     """Return the names of the scripts that :func:`run` takes."""
-    return tuple(sorted(path.name for path in CONVERTERS.glob("[a-z]*.py") if path.name != "child.py"))
+    return tuple(sorted(path.name for path in CONVERTERS.glob("*.py") if re.search("_(from|quantize)", path.stem)))

@@ -69,6 +69,7 @@ def _load(path: str) -> Any:
     spec = importlib.util.spec_from_file_location("converter", path)
     if spec is None or spec.loader is None:
         raise ImportError(path)
+    sys.path.insert(0, os.path.dirname(path))  # noqa: PTH120 - what converters share lies beside them
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
