@@ -72,12 +72,13 @@ def _measured(items: int, repeats: int) -> tuple[dict[str, Samples], dict[str, S
     """Return seconds per item of every candidate, by processor time and by the clock on the wall."""
     stages = [PassOn() for _ in range(STAGES)]
     arrivals = Arrivals()
-    live, pulled = Tap(live=True), {name: Tap(live=False) for name in ("sampled", "adaptive", "every")}
+    live, pulled = Tap(live=True), {name: Tap(live=False) for name in ("sampled", "adaptive", "every", "positions")}
     by_hand = QueuePipeline([stage.process for stage in stages], arrivals.take)
     with (
         running(pulled["sampled"], stages, Call(arrivals.take), timing="sampled"),
         running(pulled["adaptive"], stages, Call(arrivals.take)),
         running(pulled["every"], stages, Call(arrivals.take), timing="every"),
+        running(pulled["positions"], stages, Call(arrivals.take)),
         running(live, stages, Call(arrivals.take)),
     ):
         candidates: dict[str, Candidate] = {
@@ -86,7 +87,7 @@ def _measured(items: int, repeats: int) -> tuple[dict[str, Samples], dict[str, S
             "inline, sampled": lambda: _fed(items, pulled["sampled"], arrivals),
             "inline, default": lambda: _fed(items, pulled["adaptive"], arrivals),
             "inline, every": lambda: _fed(items, pulled["every"], arrivals),
-            "inline, positions": lambda: _fed_with_positions(items, pulled["adaptive"], arrivals),
+            "inline, positions": lambda: _fed_with_positions(items, pulled["positions"], arrivals),
             "channel": lambda: _fed(items, live, arrivals),
             "queues": lambda: _queued(items, by_hand, arrivals),
         }

@@ -9,6 +9,7 @@ import pytest
 from bench import engine as bench_engine
 from bench.engine_rows import serving
 from bench.engine_rows.cost import Arrivals, Stopwatch, both_clocks
+from bench.engine_rows.latency import Slice, quiet_third
 from bench.engine_rows.queues import QueuePipeline
 from bench.engine_rows.rig import Call, PassOn, Tap, running
 from bench.measuring import Timing
@@ -88,3 +89,8 @@ def test_an_unknown_subject_is_refused(capsys: Any) -> None:
     with pytest.raises(SystemExit, match="2"):
         bench_engine.main(["--only", "speed"])
     assert "no subject 'speed'" in capsys.readouterr().err
+
+
+def test_the_rounds_that_are_kept_are_chosen_by_the_schedule_and_not_by_the_candidates() -> None:
+    rounds = [(Slice([float(number)], late), Slice([0.0], 0.0)) for number, late in enumerate((3.0, 1.0, 2.0, 9.0))]
+    assert [mine.taken for mine, _ in quiet_third(rounds)] == [[1.0], [2.0]]
