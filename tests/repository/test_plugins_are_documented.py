@@ -15,6 +15,7 @@ PAGES = {
     "skerry.sources": ("sources.md",),
     "skerry.stages": ("stages.md", "stages-models.md"),
     "skerry.sinks": ("sinks.md",),
+    "skerry.techniques": ("techniques.md",),
 }
 GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
 PLUGINS = [(group, name, target) for group, plugins in GROUPS.items() for name, target in plugins.items()]

@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "probe": "tell what this machine is and can do",
     "runtimes": "list the inference engines and whether they work here",
     "models": "find a small model, by what is predicted to fit",
+    "techniques": "list what `build` can do to a model",
     "build": "make a model fit the device, by measurement",
     "toolchain": "install, list or remove the converters' environments",
     "run": "run a pipeline",

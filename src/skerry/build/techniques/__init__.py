@@ -1,0 +1,1 @@
+"""The built-in techniques: one file each; the files whose names are no technique's hold what several of them share."""
