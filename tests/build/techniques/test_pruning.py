@@ -120,6 +120,21 @@ class TestVocabulary:
         assert told["pieces"] <= told["pieces_before"]
         assert 0 <= told["held_out_texts"] <= told["held_out_pieces"] <= 1
 
+    def test_pieces_of_a_unigram_model_are_cut_too(self, tmp_path: Path) -> None:
+        from tokenizers import Tokenizer, models, pre_tokenizers
+
+        pieces = [("<unk>", 0.0), ("▁hello", -1.0), ("lo", -2.0), *((one, -5.0) for one in "▁helo")]
+        tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.add_special_tokens(["<unk>"])
+        tokenizer.save(str(tmp_path / "before.json"))
+        vocabulary = Vocabulary(tmp_path / "before.json")
+        vocabulary.cut(vocabulary.fallback(), tmp_path / "after.json")
+        after = Tokenizer.from_file(str(tmp_path / "after.json"))
+        assert after.get_vocab_size() == 6
+        assert after.encode("hello").tokens == ["▁", "h", "e", "l", "l", "o"]
+        assert after.encode("x").ids[-1] == 0
+
     def test_byte_pairs_are_told(self, transformer: Artifact, workbench: Workbench, tmp_path: Path) -> None:
         from tokenizers import Tokenizer, models
 

@@ -19,13 +19,15 @@ from skerry.build.techniques.onnx_dynamic import OnnxDynamic, sums_saturate
 from skerry.build.techniques.onnx_fp16 import OnnxHalf
 from skerry.build.techniques.onnx_static import OnnxStatic
 from skerry.build.techniques.onnx_weight_only import OnnxWeightOnly
+from skerry.build.techniques.prune_ffn import PruneFfn
 from skerry.build.techniques.samples import Samples
 from skerry.build.techniques.sensitivity import sensitivities
 from skerry.build.techniques.smoothing import smooth
 from skerry.spec.errors import ModelKindError, SpecError
 from skerry.testing.techniques import vectors
 
-from .conftest import LINES, Family
+from ..conftest import write_model
+from .conftest import LINES, Family, folder_artifact
 
 
 def cosine(one: Artifact, other: Artifact) -> float:
@@ -156,6 +158,22 @@ def test_no_texts_are_told(exported: Artifact, workbench: Workbench, tmp_path: P
     with pytest.raises(SpecError, match="no text to calibrate"):
         OnnxDynamic().apply(exported, {"smooth": 0.5}, without, tmp_path)
     assert OnnxDynamic().apply(exported, {"smooth": 0.0}, without, tmp_path).size
+
+
+def test_a_classifier_is_pruned_exported_and_quantized(
+    workbench: Workbench, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = write_model(tmp_path_factory.mktemp("labels") / "bert", architecture="Classifier", num_labels=3)
+    model = folder_artifact(folder, task="classification", pooling="none", normalize=False, dimension=3)
+    original = vectors(model, LINES)
+    for kind, settings in ((PruneFfn, {"keep": 0.9}), (ExportOnnx, {}), (OnnxDynamic, {})):
+        target = tmp_path / kind.name
+        target.mkdir()
+        model = kind().apply(model, settings, workbench, target)
+    assert [step.technique for step in model.steps] == ["prune-ffn", "export-onnx", "onnx-dynamic"]
+    found = vectors(model, LINES)
+    assert found.shape == (len(LINES), 3)
+    assert np.abs(found - original).max() < 0.1
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "albert", "roberta", "electra", "mpnet"])
