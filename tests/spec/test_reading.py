@@ -74,6 +74,11 @@ WRONG = {
     "no dead letter": ("stages:\n  - parse: {on_error: dead_letter}", "which is not declared", "dead_letter: jsonl"),
     "no function": ("stages:\n  - use: mine", "use: 'mine' names no function", "module:function"),
     "a taken id": ("stages:\n  - parse: {id: a}\n  - parse: {id: a}", "the id 'a' is taken", "an id of its own"),
+    "a path as id": (
+        "stages:\n  - parse: {id: ../../x}",
+        "the id '../../x' cannot be a folder name",
+        "letters, digits",
+    ),
     "no sink": ("sinks: [{too: x}]", "p.yaml:5:9: this is no sink", "`to: URI`"),
     "no gate": ("duty: {awake: 1s, gate: g}\nstages: [parse]", "there is no stage 'g' to be the gate", "one of parse"),
     "two sources": ("sources: [a, b]", "either `source` or `sources`", "source: tail"),

@@ -47,7 +47,7 @@ def test_a_log_that_stays_away_ends_the_run_where_that_is_asked_for(
 ) -> None:
     log, answers = tmp_path / "a.log", tmp_path / "out.jsonl"
     log.write_text("one\ntwo")  # the last line has no end yet, and is still one
-    run = start("run", pipeline(FOLLOW.replace("OPTIONS", "lost_after: 200ms, restarts: 0")), "--json")
+    run = start("run", pipeline(FOLLOW.replace("OPTIONS", "lost_after: 200ms")), "--json")
     wait_for(lambda: size(answers))
     log.unlink()
     done = run.end()

@@ -23,15 +23,8 @@ _TIMED_EVERY_NS = 50_000  # the adaptive rule: above 20,000 records a second, no
 _SAMPLED = 16  # with sampled timing, one record of so many is timed
 _FIRST_PAUSE_S = 0.05  # before the first retry; doubled for each one after
 _LONGEST_PAUSE_S = 2.0
+_REOPEN_EVERY_NS = 30_000_000_000  # opening may load a model, and does not mend bad data
 _REOPEN_AFTER = 8  # failures in a row after which a stage is opened anew
-
-
-class Refused(Exception):  # noqa: N818 -- no error: it carries the end of a record out of a stage's own code
-    """Raised inside the engine for a record that may not go on: its fate and why."""
-
-    def __init__(self, fate: Fate, reason: str) -> None:
-        self.fate = fate
-        self.reason = reason
 
 
 class Host(Protocol):
@@ -40,6 +33,10 @@ class Host(Protocol):
     @property
     def stopping(self) -> Stop:
         """Set when the run is to end."""
+
+    @property
+    def aborting(self) -> Stop:
+        """Set when the run is to end at once."""
 
     def dead_letter(self, record: Record, node: str, error: BaseException) -> Record:
         """Hand a failed record to the dead letter sink; return the record that is to be counted as failed."""
@@ -64,6 +61,7 @@ class Step:
         "on_error",
         "process",
         "process_batch",
+        "reopened_ns",
         "restarts",
         "retries",
         "stage",
@@ -90,6 +88,7 @@ class Step:
         self.stage = stage
         self.tally = NodeTally()
         self.restarts = 0
+        self.reopened_ns = -_REOPEN_EVERY_NS
 
 
 class Chain:
@@ -385,9 +384,6 @@ class Chain:
 
     def _handle(self, step: Step, record: Record, error: BaseException) -> Any:
         """Follow the step's policy for a failure; return its late answer, or ``_ENDED``."""
-        if isinstance(error, Refused):
-            self._lose(step, record, error.fate, error.reason)
-            return _ENDED
         if step.on_error == "retry":
             answer = self._retry(step, record, error)
             if not isinstance(answer, BaseException):
@@ -400,8 +396,15 @@ class Chain:
             self._host.fail(_stopping(step, error))
         if step.tally.failed_in_a_row(self._arrived(step)) >= _REOPEN_AFTER:
             step.tally.streak = 0
-            self._host.reopen(step)
+            self._reopen(step, error)
         return _ENDED
+
+    def _reopen(self, step: Step, error: BaseException) -> None:
+        """Open a stage anew, unless it says itself that its records are to blame, or this was tried just now."""
+        now = _clock()
+        if not isinstance(error, StageError) and now - step.reopened_ns >= _REOPEN_EVERY_NS:
+            step.reopened_ns = now
+            self._host.reopen(step)
 
     def _arrived(self, step: Step) -> int:
         """How many records have come to a step; nothing where it takes batches, whose answers tell for themselves."""
@@ -419,6 +422,8 @@ class Chain:
         for _ in range(step.retries):
             if self._host.stopping.wait(pause):
                 pause = 0.0
+            if self._host.aborting.is_set():
+                return answer
             pause = min(2 * pause, _LONGEST_PAUSE_S)
             if record.deadline_ns and _clock() > record.deadline_ns:
                 return answer

@@ -35,7 +35,7 @@ class Channel:
     """
 
     def __init__(self, queue: Queue, lose: Lose) -> None:
-        self._limit = max(1, queue.items)
+        self._limit = 1 if queue.policy == "latest" else max(1, queue.items)
         self._byte_limit = int(queue.bytes)
         self._ttl_ns = queue.ttl.ns if queue.ttl else 0
         self._policy = queue.policy

@@ -19,6 +19,7 @@ from skerry.run.request import Request
 from skerry.run.segment import SegmentWorker
 from skerry.run.settings import Settings
 from skerry.run.sourcing import Door, SourceWorker
+from skerry.run.tally import Ledger
 from skerry.run.wiring import DEAD_LETTER, Wiring
 from skerry.spec.errors import ConservationError, DrainTimeoutError, EngineError, SkerryError
 from skerry.spec.graph import Graph
@@ -272,7 +273,7 @@ class Engine:
         channels = [wiring.channels[head] for head in self._graph.feeds[name]]
         for channel in channels:
             channel.join()
-        source, ledger = wiring.sources[name], wiring.ledger()
+        source, ledger = wiring.sources[name], wiring.ledger(Ledger)
         spread = FanOut([channel.give for channel in channels]) if channels else ledger.settle_out
 
         def offer(record: Record, wait: bool) -> bool:

@@ -9,7 +9,7 @@ from typing import Protocol
 from skerry.run.chain import told
 from skerry.run.channel import Channel
 from skerry.run.histogram import bin_of
-from skerry.run.tally import Ledger, NodeTally
+from skerry.run.tally import NodeTally, SinkLedger
 from skerry.spec.errors import DependencyError, SinkError, SinkFullError, SinkUnavailableError, SkerryError, SpecError
 from skerry.spec.pipeline import Endpoint
 from skerry.spec.ports import Context, Log, Sink, Stop
@@ -52,7 +52,7 @@ class SinkWorker:
         sink: Sink,
         settings: Endpoint,
         channel: Channel,
-        ledger: Ledger,
+        ledger: SinkLedger,
         host: SinkHost,
         context: Context,
         sync_s: float,
@@ -227,6 +227,7 @@ class SinkWorker:
 
     def _keep(self, records: Sequence[Record]) -> None:
         """Note records that are written but not durable yet."""
+        self._ledger.arrived(records)
         if not self._unsynced:
             self._flush_at = time.monotonic() + self._sync_s
         self._unsynced += records

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from skerry.run.chain import told
 from skerry.run.progress import Progress
-from skerry.spec.errors import SkerryError, SourceError, SourceUnavailableError
+from skerry.spec.errors import SkerryError, SourceError, SourceLostError, SourceUnavailableError
 from skerry.spec.pipeline import Endpoint
 from skerry.spec.ports import Context, Fields, Source, Stop
 from skerry.spec.record import Record
@@ -101,6 +101,7 @@ class SourceWorker:
             self.state = "waiting"
             if self._is_over(error, begin):
                 self.state = "failed"
+                error.where = error.where or self.id
                 self._host.fail(error)
                 return
             if time.monotonic() - came_up > _STABLE_S:
@@ -136,7 +137,7 @@ class SourceWorker:
 
     def _is_over(self, error: SkerryError, begin: float) -> bool:
         """Tell whether to give the source up: it is wrong as written, or it had its time or number of tries."""
-        if not isinstance(error, SourceError):
+        if not isinstance(error, SourceError) or isinstance(error, SourceLostError):
             return True
         within, limit = self._settings.within, self._settings.restarts
         if not self.came_up and within is not None and time.monotonic() - begin > float(within):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from skerry.run.histogram import bin_of, new_bins
@@ -11,7 +12,14 @@ from skerry.run.progress import Progress
 from skerry.spec.record import Fate, Record
 
 _TIMED_EVERY_NS = 50_000  # of records that are read closer together, not all are timed
+_LARGEST_SHOWN = 4096  # bytes of an array that is kept among the last answers
 _clock = time.monotonic_ns
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as it may be kept to be shown: a frame would hold its megabytes for as long as it is."""
+    size = getattr(value, "nbytes", 0)
+    return f"<{type(value).__name__} of {size} bytes>" if size > _LARGEST_SHOWN else value
 
 
 class NodeTally:
@@ -103,7 +111,7 @@ class Ledger:
         """Time the way of a record and keep its fields to be shown."""
         self._timed_ns = record.read_ns
         self.latency[bin_of(_clock() - record.read_ns)] += 1
-        self.last.append(record.fields)
+        self.last.append({name: _shown(value) for name, value in record.fields.items()})
 
     def hold(self, record: Record) -> None:
         """Take a record into a window: a copy ends here, a whole record waits to be merged."""
@@ -131,7 +139,22 @@ class Ledger:
             self.credit = 0
 
 
-class LetterLedger(Ledger):
+class SinkLedger(Ledger):
+    """The ledger of a sink: the way of a record ends when it is written; it is settled when that is durable."""
+
+    __slots__ = ()
+
+    def arrived(self, records: Sequence[Record]) -> None:
+        """Time the way of records that were written just now."""
+        for record in records:
+            if record.read_ns - self._timed_ns >= _TIMED_EVERY_NS:
+                super()._note(record)
+
+    def _note(self, record: Record) -> None:
+        """Its way was timed when it was written."""
+
+
+class LetterLedger(SinkLedger):
     """The ledger of the dead letter sink: a record whose letter is written has failed, and only now is settled."""
 
     __slots__ = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from skerry.run.chain import Chain, FanOut, Host, Push, Step
 from skerry.run.channel import SHUTDOWN, Channel
@@ -15,13 +15,16 @@ from skerry.run.segment import SegmentWorker
 from skerry.run.settings import Settings
 from skerry.run.sinking import SinkHost, SinkWorker
 from skerry.run.sourcing import SourceHost, SourceWorker
-from skerry.run.tally import Ledger, LetterLedger, NodeTally
+from skerry.run.tally import Ledger, LetterLedger, NodeTally, SinkLedger
 from skerry.spec.graph import Graph
 from skerry.spec.pipeline import Endpoint, Queue
 from skerry.spec.ports import BatchStage, Context, Sink
 from skerry.spec.record import Fate, Record
 
 DEAD_LETTER = "dead_letter"
+
+
+L = TypeVar("L", bound=Ledger)
 
 
 class WiringHost(Host, SinkHost, SourceHost, Protocol):
@@ -84,7 +87,7 @@ class Wiring:
     def _channel(self, head: str, queue: Queue) -> Channel:
         """Make the channel before a segment, with a tally of its own for what ends in it."""
         tally = self.queue_tallies[head] = NodeTally()
-        ledger = self.ledger()
+        ledger = self.ledger(Ledger)
 
         def lose(record: Record, fate: Fate, reason: str) -> None:
             tally.lose(fate, reason)
@@ -92,17 +95,16 @@ class Wiring:
 
         return Channel(queue, lose)
 
-    def ledger(self) -> Ledger:
+    def ledger(self, kind: type[L]) -> L:
         """Return a new ledger, which is added up with the others."""
-        ledger = Ledger(self.progress, self._last)
+        ledger = kind(self.progress, self._last)
         self.ledgers.append(ledger)
         return ledger
 
     def _wire_dead_letter(self, sink: Sink) -> None:
         channel = self.channels[DEAD_LETTER] = self._channel(DEAD_LETTER, Queue())
         channel.join()
-        ledger = LetterLedger(self.progress, self._last)
-        self.ledgers.append(ledger)
+        ledger = self.ledger(LetterLedger)
         self.sinks[DEAD_LETTER] = SinkWorker(
             DEAD_LETTER, sink, Endpoint(), channel, ledger, self._host, self._host.context(DEAD_LETTER),
             self._settings.sync_s, self._settings.drain_s,
@@ -110,7 +112,7 @@ class Wiring:
 
     def _sink_worker(self, node: SinkNode) -> SinkWorker:
         return SinkWorker(
-            node.id, node.sink, node.settings, self.channels[node.id], self.ledger(), self._host,
+            node.id, node.sink, node.settings, self.channels[node.id], self.ledger(SinkLedger), self._host,
             self._host.context(node.id), self._settings.sync_s, self._settings.drain_s,
         )  # fmt: skip
 
@@ -121,7 +123,7 @@ class Wiring:
         )  # fmt: skip
 
     def _segment_worker(self, segment: Segment, number: int) -> SegmentWorker:
-        ledger = self.ledger()
+        ledger = self.ledger(Ledger)
         chains: list[Chain] = []
         left: list[Channel] = []
         start = self.graph.feeds[segment.head] if segment.source else (segment.head,)

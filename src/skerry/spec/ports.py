@@ -172,7 +172,10 @@ class Sink(Protocol):
 
     Options: ClassVar[type[Options]]
     blocking: ClassVar[bool]
-    """Whether writing can wait for something slow, so that it needs a queue and a thread of its own."""
+    """Whether writing can wait for something slow, so that it needs a queue and a thread of its own.
+
+    A sink without is written inline, and its records are settled when they are written: only for what needs no flush.
+    """
 
     def __init__(self, address: Address, options: Any) -> None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from skerry.spec.pipeline import Common, Endpoint, EndpointEntry, Pipeline, Stag
 from skerry.spec.words import did_you_mean
 
 PIPELINE_FILE = "pipeline.yaml"
+_ID = re.compile(r"\w[\w.-]*")
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,6 +185,12 @@ def _split(document: Document, keys: Keys, mapping: dict[str, Any], kind: Any) -
 
 def _claim(document: Document, keys: Keys, wanted: str | None, fallback: str, ids: set[str]) -> str:
     """Return an id that no other node has; ids that the file does not give are numbered."""
+    if wanted is not None and not _ID.fullmatch(wanted):
+        raise SpecError(
+            f"the id {wanted!r} cannot be a folder name",
+            where=document.place(keys),
+            expected="letters, digits, '-', '_' and '.', a letter or digit first",
+        )
     if wanted is not None and wanted in ids:
         raise SpecError(f"the id {wanted!r} is taken", where=document.place(keys), expected="an id of its own")
     name, number = wanted or fallback, 2
