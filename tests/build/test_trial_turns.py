@@ -8,16 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry.build import bootstrap
+from skerry.build.exchange import Times
+from skerry.build.figures import Estimate
 from skerry.build.turns import LENGTHS, Turns
 
 times = st.floats(0.001, 1000.0)
+
+
+def timed(milliseconds: list[float], preempted: int = 0) -> Times:
+    return Times(milliseconds=milliseconds, cpu_ms=sum(milliseconds), preempted=preempted)
 
 
 def turns_of(pairs: list[tuple[list[float], list[float]]]) -> Turns:
     turns = Turns()
     place = 0
     for baseline, candidate in pairs:
-        turns.add(range(place, place + len(baseline)), baseline, candidate)
+        turns.add(range(place, place + len(baseline)), timed(baseline), timed(candidate))
         place += len(baseline)
     return turns
 
@@ -32,6 +38,17 @@ def test_one_outlier_changes_nothing() -> None:
     pairs = [([8.0], [2.0])] * 19 + [([8.0], [900.0])]
     assert turns_of(pairs).speedup().value == 4
     assert turns_of(pairs).latency(50).value == 2
+
+
+def test_waiting_for_a_core_is_seen_and_costs_no_processor_time() -> None:
+    turns = Turns()
+    for turn in range(10):
+        waited = Times(milliseconds=[2.0 + 50 * (turn % 2)], cpu_ms=2.0, preempted=turn % 2)
+        turns.add([turn], Times(milliseconds=[8.0], cpu_ms=8.0), waited)
+    assert turns.preempted == 0.5
+    assert turns.cpu_speedup() == Estimate.exact(4)
+    assert turns.cpu_ms == 20
+    assert turns.speedup().low < 1
 
 
 def test_an_interval_narrows_with_more_turns() -> None:

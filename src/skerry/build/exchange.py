@@ -63,10 +63,14 @@ class Loaded(msgspec.Struct, tag=True, frozen=True, kw_only=True):
 
 
 class Times(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """Milliseconds of each text (or of the batch), and processor time of all threads, the lead included."""
+    """Milliseconds of each text (or of the batch); with the lead, processor time of all threads and preemptions.
+
+    ``preempted`` counts how often another process took a core away (involuntary context switches).
+    """
 
     milliseconds: list[float]
     cpu_ms: float
+    preempted: int = 0
 
 
 class Vectors(msgspec.Struct, tag=True, frozen=True, kw_only=True):

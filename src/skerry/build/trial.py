@@ -79,6 +79,10 @@ class Measured(Figures, frozen=True, kw_only=True):
     ----------
     lengths:
         Latency and speedup by the length of the texts.
+    cpu_speedup:
+        The baseline's processor time divided by this one's: what to look at where ``preempted`` is high.
+    preempted:
+        The share of turns in which another process took a core away, 0 to 1.
     threads, cores, memory_by:
         What the candidate used, the processors it was pinned to, and what limited its memory.
     turns:
@@ -90,6 +94,8 @@ class Measured(Figures, frozen=True, kw_only=True):
     """
 
     lengths: tuple[LengthFigures, ...] = ()
+    cpu_speedup: Estimate = Estimate(1.0, 1.0, 1.0)
+    preempted: float = 0.0
     threads: int = 1
     cores: tuple[int, ...] = ()
     memory_by: MemoryBy = "none"
@@ -212,35 +218,35 @@ class Trials:
     def _measured(self, contender: Contender, candidate: Artifact, rung: Rung, threads: int) -> Measured:
         loaded = contender.load(self._texts[0], self._pace.load_s)
         self._ask(contender, Turn(lead=[], texts=self._warm_up_texts()), Times)
-        turns, cpu_ms, joules = self._turns(contender, rung)
+        turns, joules = self._turns(contender, rung)
         figures, peak_bytes = self._quality(contender, rung)
         items_per_s, notes = self._throughput(contender, rung)
         answered = len(turns) * (self._pace.items + self._pace.lead)
         return Measured(
             quality=figures, latency_p50_ms=turns.latency(50, seed=self._seed),
             latency_p99_ms=turns.latency(99, seed=self._seed), speedup=turns.speedup(seed=self._seed),
+            cpu_speedup=turns.cpu_speedup(seed=self._seed), preempted=turns.preempted, cpu_ms=turns.cpu_ms / answered,
             items_per_s=items_per_s, load_ms=loaded.load_ms, loads_ms=(loaded.load_ms,), peak_bytes=peak_bytes,
-            size_bytes=_size(candidate), cpu_ms=cpu_ms / answered,
+            size_bytes=_size(candidate),
             energy_j=None if joules is None else joules / answered, texts=min(rung.texts, len(self._texts)),
             repeats=len(turns) * self._pace.items, turns=len(turns),
             lengths=turns.lengths(self._lengths(), seed=self._seed), threads=threads, cores=self._cores,
             memory_by=contender.memory_by, notes=tuple(notes),
         )  # fmt: skip
 
-    def _turns(self, contender: Contender, rung: Rung) -> tuple[Turns, float, float | None]:
-        """Take turns; return them, the candidate's processor time in ms, and its energy in joules, leads included."""
-        turns, cpu_ms, joules = Turns(), 0.0, 0.0
+    def _turns(self, contender: Contender, rung: Rung) -> tuple[Turns, float | None]:
+        """Take turns; return them and the joules that the machine used during the candidate's, leads included."""
+        turns, joules = Turns(), 0.0
         give_up = time.monotonic() + rung.seconds
         for places, request in self._requests(rung):
             baseline = self._ask_baseline(request, Times)
             before = self._meter.joules()
             times = self._ask(contender, request, Times)
             joules += (self._meter.joules() or 0.0) - (before or 0.0)
-            cpu_ms += times.cpu_ms
-            turns.add(places, baseline.milliseconds, times.milliseconds)
+            turns.add(places, baseline, times)
             if self._is_enough(turns, rung, late=time.monotonic() > give_up):
                 break
-        return turns, cpu_ms, joules if self._meter.counters else None
+        return turns, joules if self._meter.counters else None
 
     def _requests(self, rung: Rung) -> Iterator[tuple[list[int], Turn]]:
         """Yield the turns of a rung: the same texts in the same order for every candidate."""

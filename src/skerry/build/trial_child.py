@@ -7,6 +7,7 @@ knows nothing of builds, so that its memory is that of a process with only this 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -84,14 +85,17 @@ def _answered(encoder: Encoder, request: Request) -> Reply:
 
 def _timed(encoder: Encoder, lead: list[list[str]], asked: list[list[str]]) -> Times:
     times = []
-    before = time.process_time()
+    before, taken = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
     for texts in lead:
         encoder.embed(texts)
     for texts in asked:
         start = time.perf_counter()
         encoder.embed(texts)
         times.append((time.perf_counter() - start) * 1e3)
-    return Times(milliseconds=times, cpu_ms=(time.process_time() - before) * 1e3)
+    cpu_ms = (time.process_time() - before) * 1e3
+    return Times(
+        milliseconds=times, cpu_ms=cpu_ms, preempted=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - taken
+    )
 
 
 def _vectors(encoder: Encoder, texts: list[str]) -> Vectors:
@@ -110,8 +114,6 @@ def peak_bytes() -> int:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
-        import resource
-
         # In bytes on macOS, the one system without /proc that is supported.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

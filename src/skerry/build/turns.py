@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from skerry.build import bootstrap
+from skerry.build.exchange import Times
 from skerry.build.figures import Estimate
 from skerry.spec.ports import Array
 
@@ -35,22 +36,46 @@ class Turns:
 
     def __init__(self) -> None:
         self._places: list[Sequence[int]] = []
-        self._baseline: list[Sequence[float]] = []
-        self._candidate: list[Sequence[float]] = []
+        self._baseline: list[Times] = []
+        self._candidate: list[Times] = []
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def add(self, places: Sequence[int], baseline_ms: Sequence[float], candidate_ms: Sequence[float]) -> None:
+    def add(self, places: Sequence[int], baseline: Times, candidate: Times) -> None:
         """Add a turn: the places of its texts, and the times of both on them, in the same order."""
         self._places.append(places)
-        self._baseline.append(baseline_ms)
-        self._candidate.append(candidate_ms)
+        self._baseline.append(baseline)
+        self._candidate.append(candidate)
+
+    @property
+    def cpu_ms(self) -> float:
+        """The candidate's processor time in all turns, the leads included."""
+        return sum(times.cpu_ms for times in self._candidate)
+
+    @property
+    def preempted(self) -> float:
+        """The share of turns in which another process took a core from the baseline or from the candidate."""
+        pairs = zip(self._baseline, self._candidate, strict=True)
+        return sum(bool(one.preempted or other.preempted) for one, other in pairs) / max(1, len(self))
 
     def speedup(self, *, seed: int = 0, resamples: int = bootstrap.RESAMPLES) -> Estimate:
         """Return the baseline's time divided by the candidate's: the median of the turns, since some are disturbed."""
         baseline, candidate = self._times()
         return bootstrap.median(baseline.sum(axis=1) / candidate.sum(axis=1), seed=seed, resamples=resamples)
+
+    def cpu_speedup(self, *, seed: int = 0) -> Estimate:
+        """Return the baseline's processor time divided by the candidate's, the median of the turns.
+
+        On a machine that does other work too it is steadier than the time that passed. It tells nothing of what more
+        threads gain.
+        """
+        import numpy as np
+
+        baseline, candidate = (
+            np.maximum([times.cpu_ms for times in side], 1e-6) for side in (self._baseline, self._candidate)
+        )  # fmt: skip
+        return bootstrap.median(baseline / candidate, seed=seed)
 
     def is_tight(self, tightness: float, *, seed: int = 0) -> bool:
         """Return whether the interval of the speedup reaches no further than ``tightness`` of it to either side."""
@@ -85,4 +110,7 @@ class Turns:
         """Return both times as float64 of shape (turns, texts of a turn); none is 0, however coarse the clock."""
         import numpy as np
 
-        return np.maximum(self._baseline, 1e-6), np.maximum(self._candidate, 1e-6)
+        baseline, candidate = (
+            np.maximum([times.milliseconds for times in side], 1e-6) for side in (self._baseline, self._candidate)
+        )  # fmt: skip
+        return baseline, candidate
