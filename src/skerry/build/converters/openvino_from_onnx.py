@@ -81,11 +81,11 @@ def _int8_weights(nncf: Any, model: Any, request: dict[str, Any], talk: Any) -> 
 
 def _int4_weights(nncf: Any, model: Any, request: dict[str, Any], talk: Any) -> Any:
     # Layers whose width no group divides get smaller groups, or stay in 8 bits, instead of an error.
-    mode = nncf.GroupSizeFallbackMode.ADJUST
+    adjust = nncf.AdvancedCompressionParameters(group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST)
     return nncf.compress_weights(
-        model, mode=nncf.CompressWeightsMode.INT4_SYM,
-        advanced_parameters=nncf.AdvancedCompressionParameters(group_size_fallback_mode=mode), group_size=int(request.get("group", 32)),
+        model, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=int(request.get("group", 32)),
         ratio=float(request.get("ratio", 1.0)), all_layers=bool(request.get("embeddings", False)),
+        advanced_parameters=adjust,
     )  # fmt: skip
 
 
