@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from skerry.run.chain import Chain, Step
+from skerry.run.chain import Chain
 from skerry.run.histogram import merged, percentiles
 from skerry.run.nodes import SourceNode, StageNode
+from skerry.run.step import Step
 from skerry.run.tally import NodeTally
 from skerry.run.wiring import DEAD_LETTER, Wiring
 from skerry.spec.record import Fate

@@ -7,23 +7,22 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from skerry.run.channel import SHUTDOWN
+from skerry.run.fanout import Push
 from skerry.run.histogram import bin_of
-from skerry.run.lineage import Copies
 from skerry.run.settings import Timing
-from skerry.run.tally import Ledger, NodeTally
+from skerry.run.step import REOPEN_EVERY_NS, Step
+from skerry.run.tally import Ledger
+from skerry.run.wording import told
 from skerry.spec.errors import StageError
-from skerry.spec.pipeline import OnError
 from skerry.spec.ports import Stop
 from skerry.spec.record import HELD, Emission, Fate, Merged, Outcome, Record
 
-Push = Callable[[Record], object]
 _clock = time.monotonic_ns
 _NEVER = (1 << 63) - 1
 _TIMED_EVERY_NS = 50_000  # the adaptive rule: above 20,000 records a second, not all are timed
 _SAMPLED = 16  # with sampled timing, one record of so many is timed
 _FIRST_PAUSE_S = 0.05  # before the first retry; doubled for each one after
 _LONGEST_PAUSE_S = 2.0
-_REOPEN_EVERY_NS = 30_000_000_000  # opening may load a model, and does not mend bad data
 _REOPEN_AFTER = 8  # failures in a row after which a stage is opened anew
 
 
@@ -49,46 +48,6 @@ class Host(Protocol):
 
     def reopen(self, step: Step) -> None:
         """Open a stage anew after it failed many times in a row."""
-
-
-class Step:
-    """One stage in one thread: how to call it, what to do when it fails, and its tally."""
-
-    __slots__ = (
-        "batch",
-        "close",
-        "id",
-        "on_error",
-        "process",
-        "process_batch",
-        "reopened_ns",
-        "restarts",
-        "retries",
-        "stage",
-        "tally",
-    )
-
-    def __init__(
-        self,
-        name: str,
-        process: Callable[[Record], Outcome],
-        *,
-        on_error: OnError = "drop",
-        retries: int = 3,
-        process_batch: Callable[[Sequence[Record]], Sequence[Outcome | Exception]] | None = None,
-        batch: int = 1,
-        stage: Any = None,
-    ) -> None:
-        self.id = name
-        self.process = process
-        self.process_batch = process_batch
-        self.batch = batch
-        self.on_error: OnError = on_error
-        self.retries = retries
-        self.stage = stage
-        self.tally = NodeTally()
-        self.restarts = 0
-        self.reopened_ns = -_REOPEN_EVERY_NS
 
 
 class Chain:
@@ -402,7 +361,7 @@ class Chain:
     def _reopen(self, step: Step, error: BaseException) -> None:
         """Open a stage anew, unless it says itself that its records are to blame, or this was tried just now."""
         now = _clock()
-        if not isinstance(error, StageError) and now - step.reopened_ns >= _REOPEN_EVERY_NS:
+        if not isinstance(error, StageError) and now - step.reopened_ns >= REOPEN_EVERY_NS:
             step.reopened_ns = now
             self._host.reopen(step)
 
@@ -459,37 +418,11 @@ def _nonsense(step: Step, answer: object) -> StageError:
     return StageError(f"{step.id} answered {what}, which is no record")
 
 
-def told(error: BaseException) -> str:
-    """Put an error into words; a third party's may have none, or break when it is asked for them."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 -- any __str__ may be broken
-        return type(error).__name__
-
-
 def _stopping(step: Step, error: BaseException) -> StageError:
     """Wrap what a stage raised, saying which stage it was."""
     if isinstance(error, StageError) and error.where:
         return error
     return StageError(f"the stage failed: {told(error)}", where=step.id, expected="an answer")
-
-
-class FanOut:
-    """Sends copies of a record to several branches; every copy has a mapping of its own with the same values."""
-
-    def __init__(self, branches: Sequence[Push]) -> None:
-        self._branches = tuple(branches)
-
-    def __call__(self, record: Record) -> None:
-        """Send a record to every branch."""
-        lineage = record.lineage
-        if lineage is None:
-            lineage = Copies(len(self._branches))
-        else:
-            lineage.add(len(self._branches) - 1)
-        copies = [record.copy(lineage) for _ in self._branches]
-        for branch, copy in zip(self._branches, copies, strict=True):
-            branch(copy)
 
 
 _ENDED = object()

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from skerry.run.accounts import cpu_s, deadline_counts, imbalances, node_summaries, peak_rss_bytes, whole
-from skerry.run.chain import FanOut, Step, told
 from skerry.run.checkpoint import Checkpoint
 from skerry.run.conductor import Conductor
+from skerry.run.fanout import FanOut
 from skerry.run.lineage import Copies
 from skerry.run.nodes import Node
 from skerry.run.plan import Plan, make_plan
@@ -19,8 +19,10 @@ from skerry.run.request import Request
 from skerry.run.segment import SegmentWorker
 from skerry.run.settings import Settings
 from skerry.run.sourcing import Door, SourceWorker
+from skerry.run.step import Step
 from skerry.run.tally import Ledger
 from skerry.run.wiring import DEAD_LETTER, Wiring
+from skerry.run.wording import told
 from skerry.spec.errors import ConservationError, DrainTimeoutError, EngineError, SkerryError
 from skerry.spec.graph import Graph
 from skerry.spec.ports import Context, Sink, TextModel

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from skerry.run.chain import told
 from skerry.run.ring import SLOTS, Parcel, Ring, send
+from skerry.run.wording import told
 from skerry.spec.errors import SkerryError, StageError
 from skerry.spec.ports import Context, Options
 from skerry.spec.record import Held, Merged, Outcome, Record

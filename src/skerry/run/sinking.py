@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from skerry.run.chain import told
 from skerry.run.channel import Channel
 from skerry.run.histogram import bin_of
 from skerry.run.tally import NodeTally, SinkLedger
+from skerry.run.wording import told
 from skerry.spec.errors import DependencyError, SinkError, SinkFullError, SinkUnavailableError, SkerryError, SpecError
 from skerry.spec.pipeline import Endpoint
 from skerry.spec.ports import Context, Log, Sink, Stop

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from skerry.run.chain import told
 from skerry.run.progress import Progress
+from skerry.run.wording import told
 from skerry.spec.errors import SkerryError, SourceError, SourceLostError, SourceUnavailableError
 from skerry.spec.pipeline import Endpoint
 from skerry.spec.ports import Context, Fields, Source, Stop

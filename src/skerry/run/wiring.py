@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from skerry.run.chain import Chain, FanOut, Host, Push, Step
+from skerry.run.chain import Chain, Host
 from skerry.run.channel import SHUTDOWN, Channel
+from skerry.run.fanout import FanOut, Push
 from skerry.run.nodes import Node, SinkNode, SourceNode, StageNode, queue_before
 from skerry.run.plan import Plan, Segment
 from skerry.run.progress import Progress
@@ -15,6 +16,7 @@ from skerry.run.segment import SegmentWorker
 from skerry.run.settings import Settings
 from skerry.run.sinking import SinkHost, SinkWorker
 from skerry.run.sourcing import SourceHost, SourceWorker
+from skerry.run.step import Step
 from skerry.run.tally import Ledger, LetterLedger, NodeTally, SinkLedger
 from skerry.spec.graph import Graph
 from skerry.spec.pipeline import Endpoint, Queue
