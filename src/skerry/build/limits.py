@@ -201,7 +201,7 @@ def _made(tree: Tree, group: Group, memory_bytes: int) -> MemoryGroup | None:
     try:
         folder.mkdir()
         _limit(folder, group.version, memory_bytes)
-        entered = subprocess.run(made.entering(["/bin/true"]), stderr=subprocess.DEVNULL, check=False)
+        entered = subprocess.run(made.entering(["/bin/sh", "-c", ":"]), stderr=subprocess.DEVNULL, check=False)
     except OSError:
         made.close()
         return None
