@@ -200,3 +200,28 @@ import_openvino()
         env={"HOME": str(tmp_path), "PYTHONPATH": ":".join(path for path in sys.path if path), "CI": "true"},
     )  # fmt: skip
     assert "telemetry" in done.stderr
+
+
+def test_the_very_first_runs_may_come_from_many_threads_at_once(openvino_model: Path) -> None:
+    """In a fresh process: without care the library's first reading of a tensor locked up in about one of six."""
+    code = """
+import faulthandler, sys, threading
+from pathlib import Path
+import numpy
+from skerry.runtimes.openvino import OpenVinoRuntime
+faulthandler.dump_traceback_later(50, exit=True)
+session = OpenVinoRuntime().load(Path(sys.argv[1]))
+ids = numpy.ones((1, 4), dtype=numpy.int64)
+together = threading.Barrier(8)
+sys.setswitchinterval(1e-6)
+def first_run():
+    together.wait()
+    session.run({"input_ids": ids, "attention_mask": ids})
+callers = [threading.Thread(target=first_run) for _ in range(8)]
+for caller in callers:
+    caller.start()
+for caller in callers:
+    caller.join()
+"""
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", code, str(openvino_model)], check=True, timeout=60)

@@ -77,19 +77,19 @@ def test_a_third_party_runtime_is_listed_with_its_package(installed: Path) -> No
 
 
 def test_an_engine_without_a_runtime_is_named_and_not_imported(installed: Path) -> None:
-    (installed / "executorch").mkdir()
-    (installed / "executorch" / "__init__.py").write_text("raise RuntimeError('imported')")
-    report = next(report for report in survey() if report.name == "executorch")
+    (installed / "llama_cpp").mkdir()
+    (installed / "llama_cpp" / "__init__.py").write_text("raise RuntimeError('imported')")
+    report = next(report for report in survey() if report.name == "llamacpp")
     assert not report.usable
     assert "not built yet in this version" in report.reason
-    assert "executorch" not in sys.modules
+    assert "llama_cpp" not in sys.modules
 
 
 def test_an_engine_with_a_plugin_is_listed_once(installed: Path) -> None:
-    (installed / "executorch").mkdir()
-    (installed / "executorch" / "__init__.py").write_text("")
-    _install(installed, "executorch", "from skerry.runtimes.null import NullRuntime as Runtime")
-    assert [report.usable for report in survey() if report.name == "executorch"] == [True]
+    (installed / "llama_cpp").mkdir()
+    (installed / "llama_cpp" / "__init__.py").write_text("")
+    _install(installed, "llamacpp", "from skerry.runtimes.null import NullRuntime as Runtime")
+    assert [report.usable for report in survey() if report.name == "llamacpp"] == [True]
 
 
 def test_the_command_prints_text(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:

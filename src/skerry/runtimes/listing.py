@@ -15,9 +15,7 @@ from skerry.spec.plugins import load_plugin, plugins
 from skerry.spec.ports import Availability
 
 NOT_BUILT_YET: Mapping[str, tuple[str, ...]] = {
-    "executorch": ("executorch",),
     "llamacpp": ("llama_cpp",),
-    "tensorrt": ("tensorrt",),
 }
 """Inference engines that Skerry knows but has no runtime for yet, with the modules that show that one is installed."""
 

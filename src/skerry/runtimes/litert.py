@@ -44,6 +44,8 @@ from skerry.spec.words import did_you_mean
 log = logging.getLogger(__name__)
 
 _OTHER_VERSION = re.compile(r"find op|custom op|unresolved|not supported|unsupported|flex", re.IGNORECASE)
+_FAILURES = (RuntimeError, ValueError, TypeError)
+"""What the library raises for a file that it cannot take: ``TypeError`` for a tensor's number that is out of range."""
 _MESSAGE_LIMIT = 400
 """Characters kept of the library's messages."""
 
@@ -282,7 +284,7 @@ def _open(kind: str, library: ModuleType, path: Path, threads: int) -> Engine:
     try:
         with listening(said):
             return Compiled(path, threads) if kind == "compiled" else Interpreted(library, path, threads)
-    except (RuntimeError, ValueError) as error:
+    except _FAILURES as error:
         raise _load_error(error, said, path) from error
 
 
@@ -307,7 +309,7 @@ def _signatures(library: ModuleType, path: Path, wanted: str) -> list[Signature]
                     f"the model has no signature {wanted!r}", where=str(path), expected=f"one of {', '.join(keys)}"
                 )
             return [_signature(interpreter, key, path) for key in taken or [""]]
-    except (RuntimeError, ValueError) as error:
+    except _FAILURES as error:
         raise _load_error(error, said, path) from error
 
 

@@ -10,6 +10,7 @@ import functools
 import logging
 import re
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -56,6 +57,9 @@ _PROPERTY_REFUSED = re.compile(r"property|wrong value|could not read|create dire
 _SIZES_REFUSED = re.compile(r"shape|dimension|incompatible|broadcast|size", re.IGNORECASE)
 _MESSAGE_LIMIT = 400
 """Characters kept of the library's messages, some of which quote a whole node."""
+
+_readying = threading.Lock()
+_is_ready = False
 
 
 class OpenVinoOptions(Options, frozen=True, kw_only=True):
@@ -105,6 +109,7 @@ def import_openvino() -> ModuleType:
         ) from error
     if not hasattr(openvino, "convert_model"):
         openvino.convert_model = _convert_model
+    _make_ready(openvino)
     return openvino  # type: ignore[no-any-return]
 
 
@@ -272,6 +277,20 @@ def _left_out(module: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[module]
+
+
+def _make_ready(library: ModuleType) -> None:
+    """Read a tensor once, in one thread alone.
+
+    The first reading builds a table in native code. Where two threads come to it at once, each waits for the other for
+    good: one holds Python's lock and wants the table's, the other has it the other way round (seen with 2026.4.1).
+    """
+    import numpy as np
+
+    global _is_ready  # noqa: PLW0603 - it belongs to the process, as the library's table does
+    with _readying:
+        if not _is_ready:
+            _is_ready = library.Tensor(np.zeros(1)).data is not None
 
 
 def _convert_model(*arguments: Any, **options: Any) -> Any:
