@@ -27,7 +27,7 @@ from skerry.device.tree import Tree
 
 FILE = "model.onnx"
 STRENGTH = 0.6
-"""How much of the scales is moved by default, of 0.5 to 0.8 the best on two models; see ``docs/techniques.md``."""
+"""How much of the scales is moved by default: 0.6 to 0.75 were the best for MiniLM, see ``docs/techniques.md``."""
 
 SPARED = (0, 1, 2, 4, 6)
 """How many of the most sensitive layers are spared, to be tried."""

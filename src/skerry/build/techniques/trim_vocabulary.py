@@ -25,7 +25,7 @@ from skerry.spec.errors import ModelKindError, SpecError
 from skerry.spec.ports import Array
 
 TOKENIZER, COVERAGE = "tokenizer.json", "coverage.json"
-_COMMON = (2000, 8000, 16000)
+_COMMON = (20_000, 12_000, 6000)
 _HELD_OUT = 5
 """One text of so many is left out when coverage is estimated."""
 
@@ -40,7 +40,7 @@ class TrimSettings(Settings, frozen=True, kw_only=True):
         commonest ones.
     """
 
-    common: Annotated[int, msgspec.Meta(ge=0)] = 8000
+    common: Annotated[int, msgspec.Meta(ge=0)] = 12_000
 
 
 class TrimVocabulary:
@@ -57,7 +57,7 @@ class TrimVocabulary:
         return "" if artifact.form == "transformer" else refuses_onnx(artifact)
 
     def candidates(self, artifact: Artifact, workbench: Workbench) -> list[dict[str, Any]]:
-        """Return growing counts of common pieces, those that cut something."""
+        """Return falling counts of common pieces, those that cut something."""
         require_accepted(self.refuses(artifact), self.name)
         size = len(Vocabulary(artifact.tokenizer))
         return [plain(TrimSettings(common=common)) for common in (*_COMMON, 0) if common < size]
