@@ -53,3 +53,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     energy_j: float | None = None
     texts: int = 0
     repeats: int = 0
+
+
+def plain(figures: Figures) -> Figures:
+    """Return the figures without what a kind of trial adds to them."""
+    return Figures(**{name: getattr(figures, name) for name in Figures.__struct_fields__})

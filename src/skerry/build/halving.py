@@ -38,28 +38,28 @@ RUNGS = (
 def order(results: Mapping[str, Figures], budget: Budget, metric: str) -> list[str]:
     """Return candidates from the best to the worst.
 
-    First come those that keep the budget, the fastest first; then the others, by how much they miss it. Ties are
-    broken by the better quality, then by name, so that equal measurements give equal results.
+    First come those that keep the budget, the fastest first; then the others, by how much they miss it. Fast is what
+    has the greatest speedup, which was measured turn by turn beside the baseline: latencies of different trials meet
+    different disturbances. Ties are broken by the better quality, then by name, so that equal measurements give equal
+    results.
     """
 
     def key(name: str) -> tuple[float, float, float, str]:
         figures = results[name]
         excess = total_excess(verdict(budget, figures))
-        return excess, figures.latency_p50_ms.value, -_quality(figures, metric), name
+        return excess, -figures.speedup.value, -_quality(figures, metric), name
 
     return sorted(results, key=key)
 
 
 def front(results: Mapping[str, Figures], metric: str) -> list[str]:
-    """Return the candidates that no other beats in both quality and latency, the best quality first."""
-    ranked = sorted(
-        results, key=lambda name: (-_quality(results[name], metric), results[name].latency_p50_ms.value, name)
-    )  # fmt: skip
+    """Return the candidates that no other beats in both quality and speedup, the best quality first."""
+    ranked = sorted(results, key=lambda name: (-_quality(results[name], metric), -results[name].speedup.value, name))
     kept: list[str] = []
-    fastest = math.inf
+    fastest = 0.0
     for name in ranked:
-        if results[name].latency_p50_ms.value < fastest:
-            fastest = results[name].latency_p50_ms.value
+        if results[name].speedup.value > fastest:
+            fastest = results[name].speedup.value
             kept.append(name)
     return kept
 
@@ -90,8 +90,8 @@ def affordable(seconds_left: float, rungs: Sequence[Rung]) -> list[int]:
 
 def ladder(results: Mapping[str, Figures], chosen: str, metric: str) -> list[str]:
     """Return the rungs of the degrade ladder: the chosen one, then what is on the front and faster, one by one."""
-    start = results[chosen].latency_p50_ms.value
-    faster = [name for name in front(results, metric) if name != chosen and results[name].latency_p50_ms.value < start]
+    start = results[chosen].speedup.value
+    faster = [name for name in front(results, metric) if name != chosen and results[name].speedup.value > start]
     return [chosen, *faster]
 
 

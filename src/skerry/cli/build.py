@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from skerry.build.report import BudgetLine, ModelReport, Report, VariantReport
+    from skerry.spec.reading import Project
 
 _DESCRIPTION = """\
 Take every model that the pipeline names, export it to ONNX, quantize it to int8, measure it against the
@@ -18,6 +19,7 @@ original, and write .skerry/NAME/ beside the pipeline file. What was made before
 _EXAMPLES = """\
 examples:
   skerry build examples/log-triage
+  skerry build examples/log-triage --time 3min      search for the best forms within the budget
   skerry build . --json | jq '.lock.models[].variants[0].figures'
 """
 
@@ -33,6 +35,15 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("pipeline", metavar="PIPELINE", type=Path, help="a pipeline file, or the folder of one")
     parser.add_argument("--keep-fp32", action="store_true", help="keep the fp32 form too, as the best variant")
+    parser.add_argument(
+        "--time",
+        metavar="TIME",
+        type=_duration,
+        help="search within the budget, this long for each model",
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="decides what is random in a search (0)")
+    parser.add_argument("--threads", metavar="N,…", type=_threads, default=(1,), help="thread counts to try: 1,2")
+    parser.add_argument("--prune", action="store_true", help="let the search prune and distil too, which takes hours")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     parser.set_defaults(run=run)
 
@@ -47,12 +58,57 @@ def run(args: argparse.Namespace) -> int:
     from skerry.spec.reading import read_project
 
     project = read_project(args.pipeline)
+    if args.time is not None:
+        return _search(project, args)
     progress = Progress(sys.stderr, STEPS_PER_MODEL * len(project.pipeline.models))
     report = build_project(project, Cache(default_folder()), progress, keep_fp32=args.keep_fp32)
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(report)).decode())
     else:
         _print(report)
+    return 0
+
+
+def _duration(text: str) -> float:
+    from skerry.spec.units import Duration
+
+    try:
+        return float(Duration.parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {error}") from None
+
+
+def _threads(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of thread counts, such as 1,2")
+    return found
+
+
+def _search(project: Project, args: argparse.Namespace) -> int:
+    """Search within the budget, and print what was found."""
+    import msgspec
+
+    from skerry.build import table
+    from skerry.build.cache import Cache, default_folder
+    from skerry.build.progress import Progress
+    from skerry.build.searching import Wish, search_project
+    from skerry.build.technique import Kind
+
+    kinds: tuple[Kind, ...] = ("prune", "distill", "convert", "quantize") if args.prune else ("convert", "quantize")
+    wish = Wish(seconds=args.time, kinds=kinds, threads=args.threads, seed=args.seed)
+    progress = Progress(sys.stderr, 2 * len(project.pipeline.models))
+    searched = search_project(project, Cache(default_folder()), progress, wish)
+    if args.json:
+        print(msgspec.json.format(msgspec.json.encode(searched)).decode())
+        return 0
+    for findings in searched.models.values():
+        print(table.render(findings, most=10))
+    done = "written to" if searched.changed else "is up to date in"
+    print(f"release {done} {searched.folder}, reports in {searched.folder}/reports ({searched.seconds:.1f} s)")
     return 0
 
 

@@ -1,0 +1,307 @@
+"""The search: which forms of a model are made, for how long each is measured, and which of them win.
+
+Techniques are composed in the order prune → distill → convert → quantize, the forms nearest to the given model first. A
+form is discarded before it is measured when its size on disk, which is known, breaks the budget. The others pass the
+rungs of :mod:`skerry.build.halving`. Whatever fails, fails alone and is told with its reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from skerry.build.artifact import RUNTIMES, Artifact, Step
+from skerry.build.cache import Cache
+from skerry.build.contender import Failure
+from skerry.build.figures import Figures, plain
+from skerry.build.findings import Candidate, Discarded, Failed, Measured, outcome_of
+from skerry.build.halving import RUNGS, Rung, affordable, front, ladder, order, survivors
+from skerry.build.relaxation import NearMiss, near_misses
+from skerry.build.technique import Kind, Workbench
+from skerry.build.verdict import verdict
+from skerry.spec.budget import Budget
+from skerry.spec.errors import DependencyError, ModelError, SkerryError
+
+KINDS: tuple[Kind, ...] = ("prune", "distill", "convert", "quantize")
+MAKING_SHARE = 0.5
+"""At most this share of the time goes into making forms; the rest is for measuring them."""
+SETTINGS = 4
+"""Of a technique's settings, which come the most promising first, so many are tried on one form."""
+
+_FAR = 2
+"""Places that a technique with a toolchain stands behind others: an environment may have to be made for it."""
+
+_FAILURES: dict[str, Any] = {
+    "crash": "crashed", "out-of-memory": "out of memory", "timeout": "out of time", "error": "failed",
+}  # fmt: skip
+
+
+class Trier(Protocol):
+    """Measures an artifact beside the baseline: :class:`skerry.build.trial.Trials`."""
+
+    def run(self, candidate: Artifact, rung: Rung, *, threads: int = 1, starts: int = 1) -> Figures | Failure:
+        """Return its figures, or why there are none."""
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a search found; names are those of ``candidates``.
+
+    ``artifacts`` are the forms that can be run, by candidate; ``chosen`` is ``None`` where nothing could be measured.
+    """
+
+    candidates: tuple[Candidate, ...]
+    artifacts: dict[str, Artifact]
+    chosen: str | None
+    front: tuple[str, ...] = ()
+    ladder: tuple[str, ...] = ()
+    near_misses: tuple[NearMiss, ...] = ()
+    making_s: float = 0.0
+    measuring_s: float = 0.0
+
+
+class _Task(NamedTuple):
+    """A technique to be applied to an artifact; without settings, the settings are to be found first."""
+
+    artifact: Artifact
+    technique: Any
+    settings: dict[str, Any] | None = None
+
+    def planned(self) -> Artifact:
+        """Return the artifact with the step that is still to be done."""
+        step = Step(technique=self.technique.name, version=self.technique.version, settings=self.settings or {})
+        return msgspec.structs.replace(self.artifact, steps=(*self.artifact.steps, step))
+
+
+class Search:
+    """One search; :meth:`run` does it once.
+
+    Parameters
+    ----------
+    origin:
+        The model that was given.
+    techniques:
+        Instances by name.
+    threads:
+        The thread counts to try.
+    seconds:
+        The time that the search may take.
+    runtimes:
+        Names of those that work here.
+    """
+
+    def __init__(
+        self,
+        origin: Artifact,
+        techniques: Mapping[str, Any],
+        workbench: Workbench,
+        cache: Cache,
+        *,
+        budget: Budget,
+        runtimes: frozenset[str],
+        metric: str = "agreement@10",
+        threads: Sequence[int] = (1,),
+        seconds: float = 600.0,
+        rungs: Sequence[Rung] = RUNGS,
+    ) -> None:
+        self._origin = origin
+        self._techniques = dict(techniques)
+        self._workbench = workbench
+        self._cache = cache
+        self._budget = budget
+        self._runtimes = runtimes
+        self._metric = metric
+        self._threads = tuple(threads)
+        self._seconds = seconds
+        self._rungs = tuple(rungs)
+        self._outcomes: dict[str, Candidate] = {}
+        # What calibrated and taught techniques depend on beside the model.
+        texts = hashlib.sha256(msgspec.json.encode(workbench.texts)).hexdigest()
+        self._bench_key = {"texts": texts, "seed": workbench.seed}
+        self._began = time.monotonic()
+
+    def run(self, trier: Trier) -> Found:
+        """Make forms, measure them rung by rung, and choose."""
+        self._began = time.monotonic()
+        artifacts = self.runnable()
+        made = time.monotonic()
+        finalists = self._measure(artifacts, trier)
+        verdicts = {name: verdict(self._budget, figures) for name, figures in finalists.items()}
+        chosen = order(finalists, self._budget, self._metric)[0] if finalists else None
+        return Found(
+            candidates=tuple(self._outcomes.values()),
+            artifacts={name: artifact for name, (artifact, _) in artifacts.items()},
+            chosen=chosen,
+            front=tuple(front(finalists, self._metric)),
+            ladder=tuple(ladder(finalists, chosen, self._metric)) if chosen is not None else (),
+            near_misses=near_misses(verdicts),
+            making_s=made - self._began,
+            measuring_s=time.monotonic() - made,
+        )
+
+    # Making
+
+    def runnable(self) -> dict[str, tuple[Artifact, int]]:
+        """Return the forms that a runtime here runs and that are not hopeless, with their threads, by name."""
+        found: dict[str, tuple[Artifact, int]] = {}
+        for artifact in self._forms():
+            if RUNTIMES.get(artifact.form) not in self._runtimes:
+                continue
+            size, limit = artifact.size + artifact.tokenizer.stat().st_size, self._budget.size
+            if limit is not None and size > float(limit):
+                reason = f"{size / 1e6:.1f} MB on disk, over the limit of {float(limit) / 1e6:.1f} MB"
+                self._note(artifact, 1, Discarded(reason=reason))
+                continue
+            for threads in self._threads:
+                found[_name(artifact, threads)] = (artifact, threads)
+        return found
+
+    def _forms(self) -> Iterator[Artifact]:
+        """Yield the given model and what techniques make of it; the least changed, and the cheapest, come first."""
+        number = itertools.count()
+        waiting: list[tuple[int, int, int, _Task]] = []
+
+        def queue(task: _Task, place: int) -> None:
+            heapq.heappush(waiting, (self._changes(task), place, next(number), task))
+
+        def follow(artifact: Artifact, place: int) -> None:
+            for technique in self._following(artifact):
+                queue(_Task(artifact, technique), place + (_FAR if technique.toolchain else 0))
+
+        yield self._origin
+        follow(self._origin, 0)
+        while waiting:
+            _, place, _, task = heapq.heappop(waiting)
+            if time.monotonic() - self._began > MAKING_SHARE * self._seconds:
+                self._note(task.planned(), 1, Discarded(reason="no time was left to make it", by="time"))
+            elif task.settings is None:
+                for index, settings in enumerate(self._choices(task)):
+                    queue(_Task(task.artifact, task.technique, settings), place + index)
+            elif (made := self._made(task)) is not None:
+                yield made
+                follow(made, place)
+
+    def _following(self, artifact: Artifact) -> Iterator[Any]:
+        """Yield the techniques that may come next."""
+        latest = max((KINDS.index(kind) for kind in self._kinds(artifact)), default=-1)
+        for technique in self._techniques.values():
+            if KINDS.index(technique.kind) > latest and not technique.refuses(artifact):
+                yield technique
+
+    def _kinds(self, artifact: Artifact) -> list[Kind]:
+        return [self._techniques[step.technique].kind for step in artifact.steps if step.technique in self._techniques]
+
+    def _changes(self, task: _Task) -> int:
+        """How often the model itself is changed: whole models come before pruned and taught ones."""
+        return sum(kind in {"prune", "distill"} for kind in [*self._kinds(task.artifact), task.technique.kind])
+
+    def _choices(self, task: _Task) -> list[dict[str, Any]]:
+        """Return the settings worth trying; finding them may measure, so they are remembered."""
+        technique, artifact = task.technique, task.artifact
+
+        def make(folder: Path) -> dict[str, Any]:
+            return {"choices": technique.candidates(artifact, self._workbench)}
+
+        key = {"step": "candidates", "technique": technique.name, "version": technique.version}
+        try:
+            entry = self._cache.entry({**key, **artifact.key, **self._bench_key}, make)
+        except SkerryError as error:
+            self._note(task.planned(), 1, Failed(kind="refused", reason=error.message))
+            return []
+        choices: list[dict[str, Any]] = entry.note.facts["choices"]
+        return choices[:SETTINGS]
+
+    def _made(self, task: _Task) -> Artifact | None:
+        """Return what a technique makes, from the cache where it lies there; ``None`` when it fails."""
+        artifact, technique, planned = task.artifact, task.technique, task.planned()
+        settings = task.settings or {}
+
+        def make(folder: Path) -> dict[str, Any]:
+            made = technique.apply(artifact, settings, self._workbench, folder)
+            tokenizer = made.tokenizer.name if made.tokenizer.parent == folder else ""
+            return {
+                "form": made.form, "file": made.file, "files": list(made.files), "pooling": made.pooling,
+                "normalize": made.normalize, "max_tokens": made.max_tokens, "dimension": made.dimension,
+                "tokenizer": tokenizer,
+            }  # fmt: skip
+
+        try:
+            entry = self._cache.entry({"step": "technique", **planned.key, **self._bench_key}, make)
+        except DependencyError as error:
+            self._note(planned, 1, Failed(kind="refused", reason=f"{error.message} ({error.hint})"))
+            return None
+        except ModelError as error:
+            self._note(planned, 1, Failed(kind="failed", reason=error.message))
+            return None
+        facts = dict(entry.note.facts)
+        own = facts.pop("tokenizer")
+        facts["files"] = tuple(facts["files"])
+        return msgspec.structs.replace(
+            planned, folder=entry.folder, tokenizer=entry.folder / own if own else artifact.tokenizer, **facts
+        )
+
+    def first_reason(self) -> str:
+        """Return why the first form that failed did so; empty where none did."""
+        return next((reason for each in self._outcomes.values() if (reason := getattr(each.outcome, "reason", ""))), "")
+
+    # Measuring
+
+    def _measure(self, artifacts: Mapping[str, tuple[Artifact, int]], trier: Trier) -> dict[str, Figures]:
+        """Take the forms up the rungs; return the figures of those that reached the last one."""
+        finalists: dict[str, Figures] = {}
+        names = list(artifacts)
+        room = affordable((1 - MAKING_SHARE) * self._seconds, self._rungs)  # the same whatever the cache holds
+        for index, rung in enumerate(self._rungs, 1):
+            here: dict[str, Figures] = {}
+            for name in names:
+                if here and time.monotonic() - self._began > self._seconds:
+                    self._late(name, artifacts[name])
+                    continue
+                figures = self._tried(name, artifacts[name], rung, index, trier)
+                if figures is not None:
+                    here[name] = figures
+            if not here:
+                break
+            finalists = here
+            following = room[index] if index < len(room) else None
+            names = survivors(here, self._budget, self._metric, at_most=following)
+        return finalists
+
+    def _tried(
+        self, name: str, candidate: tuple[Artifact, int], rung: Rung, index: int, trier: Trier
+    ) -> Figures | None:
+        artifact, threads = candidate
+        answer = trier.run(artifact, rung, threads=threads)
+        if isinstance(answer, Failure):
+            kind = _FAILURES[answer.kind]
+            self._outcomes[name] = _candidate(artifact, threads, Failed(kind=kind, reason=answer.reason, rung=index))
+            return None
+        outcome = outcome_of(plain(answer), self._budget, rung=index)
+        self._outcomes[name] = _candidate(artifact, threads, outcome)
+        return outcome.figures if isinstance(outcome, Measured) else None
+
+    def _late(self, name: str, candidate: tuple[Artifact, int]) -> None:
+        if name not in self._outcomes:
+            artifact, threads = candidate
+            outcome = Discarded(reason="no time was left to measure it", by="time")
+            self._outcomes[name] = _candidate(artifact, threads, outcome)
+
+    def _note(self, artifact: Artifact, threads: int, outcome: Failed | Discarded) -> None:
+        self._outcomes[_name(artifact, threads)] = _candidate(artifact, threads, outcome)
+
+
+def _name(artifact: Artifact, threads: int) -> str:
+    return artifact.name() if threads == 1 else f"{artifact.name()} × {threads} threads"
+
+
+def _candidate(artifact: Artifact, threads: int, outcome: Measured | Failed | Discarded) -> Candidate:
+    return Candidate(
+        name=_name(artifact, threads), runtime=RUNTIMES.get(artifact.form, artifact.form), threads=threads,
+        steps=artifact.steps, digest=artifact.digest, outcome=outcome,
+    )  # fmt: skip

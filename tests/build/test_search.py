@@ -1,0 +1,199 @@
+"""The search: what is made in which order, who is measured how long, what fails alone, what is found again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+
+from skerry.build.artifact import Artifact, Step
+from skerry.build.cache import Cache
+from skerry.build.contender import Failure
+from skerry.build.figures import Estimate, Figures
+from skerry.build.findings import Discarded, Failed, Measured
+from skerry.build.halving import Rung
+from skerry.build.progress import Progress
+from skerry.build.search import Search
+from skerry.build.technique import Kind, Workbench
+from skerry.spec.budget import Budget, Quality
+from skerry.spec.errors import DependencyError, ModelKindError
+from skerry.spec.units import Size
+
+RUNGS = (Rung(texts=10, runs=10, seconds=0.1), Rung(texts=20, runs=20, seconds=0.2))
+
+
+class Shrinking:
+    """A technique that writes a file of as many bytes as its setting says."""
+
+    version: ClassVar[int] = 1
+    summary: ClassVar[str] = "for tests"
+
+    def __init__(
+        self, name: str, kind: Kind, sizes: list[int], form: str = "onnx", toolchain: str | None = None
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.sizes = sizes
+        self.form = form
+        self.toolchain = toolchain
+        self.error: Exception | None = None
+        self.applied: list[str] = []
+
+    def refuses(self, artifact: Artifact) -> str:
+        return "" if artifact.form == ("transformer" if self.kind == "convert" else "onnx") else "another form"
+
+    def candidates(self, artifact: Artifact, workbench: Workbench) -> list[dict[str, Any]]:
+        return [{"size": size} for size in self.sizes]
+
+    def apply(self, artifact: Artifact, settings: dict[str, Any], workbench: Workbench, target: Path) -> Artifact:
+        self.applied.append(f"{artifact.name()} → {self.name}({settings['size']})")
+        if self.error is not None:
+            raise self.error
+        (target / "model.bin").write_bytes(b"x" * settings["size"])
+        step = Step(technique=self.name, version=1, settings=settings)
+        return msgspec.structs.replace(
+            artifact,
+            form=self.form,
+            folder=target,
+            file="model.bin",
+            files=("model.bin",),
+            steps=(*artifact.steps, step),
+        )
+
+
+class Trier:
+    """Answers with a speed that grows as the file shrinks, and a quality that falls with it."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int]] = []
+        self.failing: dict[str, Failure] = {}
+
+    def run(self, candidate: Artifact, rung: Rung, *, threads: int = 1, starts: int = 1) -> Figures | Failure:
+        self.calls.append((candidate.name(), rung.texts))
+        if candidate.name() in self.failing:
+            return self.failing[candidate.name()]
+        exact = Estimate.exact
+        return Figures(
+            quality={"agreement@10": exact(min(1.0, candidate.size / 1000))},
+            latency_p50_ms=exact(candidate.size / 100), latency_p99_ms=exact(candidate.size / 50),
+            speedup=exact(1000 / candidate.size * threads), size_bytes=candidate.size, peak_bytes=1000,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Artifact:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    return Artifact(
+        form="transformer", folder=folder, file="config.json", files=("config.json",), source="sha256:0",
+        tokenizer=folder / "tokenizer.json",
+    )  # fmt: skip
+
+
+Make = Callable[..., Search]
+
+
+@pytest.fixture
+def make(tmp_path: Path, origin: Artifact) -> Make:
+    def made(*techniques: Shrinking, **settings: Any) -> Search:
+        workbench = Workbench(texts=("a", "b"), progress=Progress(None))
+        defaults: dict[str, Any] = {
+            "budget": Budget(quality=Quality(min=0.5)), "runtimes": frozenset({"onnxruntime"}), "seconds": 60.0,
+            "rungs": RUNGS,
+        }  # fmt: skip
+        named = {technique.name: technique for technique in techniques}
+        return Search(origin, named, workbench, Cache(tmp_path / "cache"), **{**defaults, **settings})
+
+    return made
+
+
+def test_techniques_are_composed_and_the_fastest_within_the_budget_wins(make: Make) -> None:
+    found = make(Shrinking("export", "convert", [1000]), Shrinking("shrink", "quantize", [800, 600, 400])).run(Trier())
+    assert found.chosen == "export(size=1000) → shrink(size=600)"
+    assert found.ladder == (found.chosen, "export(size=1000) → shrink(size=400)")
+    assert set(found.artifacts) >= set(found.ladder)
+    assert not found.near_misses
+
+
+def test_a_longer_trial_is_for_the_best(make: Make) -> None:
+    trier = Trier()
+    sizes = list(range(900, 500, -100))
+    found = make(Shrinking("export", "convert", [1000]), Shrinking("shrink", "quantize", sizes), threads=(1, 2)).run(
+        trier
+    )
+    long = [name for name, texts in trier.calls if texts == 20]
+    assert 0 < len(long) < len([name for name, texts in trier.calls if texts == 10])
+    assert found.chosen is not None
+    assert found.chosen.endswith("× 2 threads")
+
+
+def test_what_is_too_large_is_not_measured(make: Make) -> None:
+    trier = Trier()
+    found = make(
+        Shrinking("export", "convert", [1000]), Shrinking("shrink", "quantize", [300]), budget=Budget(size=Size(500))
+    ).run(trier)
+    assert {name for name, _ in trier.calls} == {"export(size=1000) → shrink(size=300)"}
+    large = next(each for each in found.candidates if each.name == "export(size=1000)")
+    assert isinstance(large.outcome, Discarded)
+    assert "over the limit" in large.outcome.reason
+
+
+def test_when_nothing_keeps_the_budget_the_nearest_says_what_to_relax(make: Make) -> None:
+    found = make(Shrinking("export", "convert", [1000]), budget=Budget(memory=Size(800))).run(Trier())
+    assert found.chosen == "export(size=1000)"
+    assert found.near_misses[0].relaxations[0].limit == "memory"
+
+
+def test_what_fails_fails_alone(make: Make) -> None:
+    broken, missing = Shrinking("broken", "quantize", [500]), Shrinking("missing", "quantize", [500])
+    broken.error = ModelKindError("does not work on this model")
+    missing.error = DependencyError("needs a package", hint="pip install it")
+    trier = Trier()
+    trier.failing["export(size=1000) → shrink(size=700)"] = Failure(kind="out-of-memory", reason="300 MB")
+    found = make(
+        Shrinking("export", "convert", [1000]), Shrinking("shrink", "quantize", [700, 600]), broken, missing
+    ).run(trier)
+    outcomes = {each.name.rpartition(" → ")[2]: each.outcome for each in found.candidates}
+    assert outcomes["broken(size=500)"] == Failed(kind="failed", reason="does not work on this model")
+    assert outcomes["missing(size=500)"] == Failed(kind="refused", reason="needs a package (pip install it)")
+    assert outcomes["shrink(size=700)"] == Failed(kind="out of memory", reason="300 MB", rung=1)
+    assert isinstance(outcomes["shrink(size=600)"], Measured)
+
+
+def test_whole_models_come_before_changed_ones_and_the_time_is_kept(make: Make) -> None:
+    class Slow(Shrinking):
+        def apply(self, *arguments: Any) -> Artifact:
+            time.sleep(0.3)
+            return super().apply(*arguments)
+
+        def refuses(self, artifact: Artifact) -> str:
+            return "" if artifact.form == "transformer" else "another form"
+
+    prune = Slow("prune", "prune", [900, 800, 700, 600], form="transformer")
+    export = Shrinking("export", "convert", [1000])
+    found = make(prune, export, seconds=0.9).run(Trier())
+    assert "export(size=1000)" in found.artifacts
+    late = [each for each in found.candidates if isinstance(each.outcome, Discarded) and each.outcome.by == "time"]
+    assert late
+    assert len(prune.applied) < 4
+
+
+def test_what_was_made_before_is_found_again(make: Make) -> None:
+    first, second = Shrinking("export", "convert", [1000]), Shrinking("export", "convert", [1000])
+    one, other = make(first).run(Trier()), make(second).run(Trier())
+    assert first.applied
+    assert not second.applied
+    assert one.chosen == other.chosen
+    assert one.artifacts[str(one.chosen)].path == other.artifacts[str(other.chosen)].path
+
+
+def test_nothing_measured_is_nothing_chosen(make: Make) -> None:
+    found = make(Shrinking("export", "convert", [1000], form="tensorrt")).run(Trier())
+    assert found.chosen is None
+    assert found.ladder == ()
