@@ -10,6 +10,10 @@ from skerry.build.figures import Estimate, Figures
 from skerry.spec.budget import Budget
 
 
+_MOST_EXCESS = 1e9
+"""Beyond any use, and still a number that JSON holds: a limit may be written as next to nothing."""
+
+
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One limit of the budget: what it asks, what was measured, and by how much it is missed.
 
@@ -66,7 +70,7 @@ def _line(limit: str, must: float, found: Estimate | None, *, at_least: bool = F
     if found is None:
         return Line(limit=limit, must=must, value=None, at_least=at_least, excess=1.0)
     gap = must - found.value if at_least else found.value - must
-    excess = max(0.0, gap) / must if must else float(gap > 0)
+    excess = min(max(0.0, gap) / must, _MOST_EXCESS) if must else float(gap > 0)
     return Line(
         limit=limit, must=must, value=found.value, low=found.low, high=found.high, at_least=at_least, excess=excess
     )  # fmt: skip
