@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import settings
@@ -14,6 +15,14 @@ settings.load_profile("ci")
 
 REMEDY = "make system-deps"
 _REASON = re.compile(rf"(?:Skipped: )?(?P<component>.+?) (?:is|are) not installed: {REMEDY}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hangups_count() -> Iterator[None]:
+    """Let children be told to end by SIGHUP also where the tests run under ``nohup``, which they would inherit."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def missing_components(reasons: Iterable[str]) -> dict[str, int]:
