@@ -9,7 +9,6 @@ import msgspec
 from skerry.build.figures import Estimate, Figures
 from skerry.spec.budget import Budget
 
-
 _MOST_EXCESS = 1e9
 """Beyond any use, and still a number that JSON holds: a limit may be written as next to nothing."""
 
