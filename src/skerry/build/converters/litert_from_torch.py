@@ -6,8 +6,10 @@ each taking int32 ``attention_mask`` and ``input_ids`` of (1, that many) and giv
 91.3 MB, with one 89.8 MB. A vision model gets one signature ``image`` that takes float32 ``pixel_values``.
 
 The request: ``model`` (folder), ``target`` (file), ``output`` (``last_hidden_state`` or ``logits``), ``buckets``
-(lengths). The answer: ``signatures``, ``bytes``, ``seconds``,
-``least_cosine`` (to PyTorch's answers, over tokens and lengths).
+(lengths). ``smooth`` (0 to 1, none by default) moves scales of dense layers' inputs into their weights, as seen on
+``calibrate``, a list of texts' token ids, so that less is lost when they are quantized later.
+
+The answer: ``signatures``, ``bytes``, ``seconds``, ``least_cosine`` (to PyTorch's answers, over tokens and lengths).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 models: Any = importlib.import_module("torch_models")  # beside this script
+smoothing: Any = importlib.import_module("torch_smoothing")
 
 
 def convert(request: dict[str, Any], talk: Any) -> dict[str, Any]:
@@ -28,6 +31,8 @@ def convert(request: dict[str, Any], talk: Any) -> dict[str, Any]:
     talk.say("load the weights")
     model = models.load(torch, Path(request["model"]), output, talk)
     examples = models.examples_of(torch, model, list(request.get("buckets") or (8, 16, 32, 64, 128)), talk)
+    if request.get("smooth"):
+        _smooth(torch, model, request, talk)
     wrapper = models.answering(torch, model, output)
     part = target.with_name(target.name + ".part")
     try:
@@ -45,6 +50,16 @@ def convert(request: dict[str, Any], talk: Any) -> dict[str, Any]:
         "signatures": list(examples), "bytes": target.stat().st_size, "least_cosine": least,
         "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
+
+
+def _smooth(torch: Any, model: Any, request: dict[str, Any], talk: Any) -> None:
+    texts = request.get("calibrate")
+    if not texts or model.main_input_name != "input_ids":
+        raise talk.refusal(
+            "data", "smoothing needs texts, and a model that reads them", "give token ids as `calibrate`"
+        )
+    talk.say(f"smooth on {len(texts)} texts")
+    smoothing.smooth(torch, model, texts, float(request["smooth"]))
 
 
 def _write(torch: Any, wrapper: Any, examples: dict[str, dict[str, Any]], part: Path, talk: Any) -> None:

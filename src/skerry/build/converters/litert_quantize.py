@@ -14,7 +14,8 @@ Recipes that are static also need ``calibrate``: a list of texts' token ids, eac
 The answer: ``bytes``, ``recipe`` (the rules as the quantizer reads them), ``seconds``.
 
 Each signature would carry its own copy of the scales, which for MiniLM with five lengths is 3.9 of 27.3 MB. They are
-written once, and shared: FlatBuffers allow two tables to refer to one.
+written once, and shared: FlatBuffers allow two tables to refer to one. The names of tensors, with every module's path
+355 bytes each, are left out, which saves 1.4 MB with eight signatures: signatures have names of their own.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def convert(request: dict[str, Any], talk: Any) -> dict[str, Any]:
     library = importlib.import_module("ai_edge_quantizer.quantizer")
     rules = _recipe(request, talk)
     share_scales()
+    drop_names()
     talk.say("quantize")
     part = target.with_name(target.name + ".part")
     try:
@@ -156,3 +158,18 @@ def share_scales() -> None:
         return written[key][1]
 
     parameters.Pack = pack_once
+
+
+def drop_names() -> None:
+    """Have tensors written without their names, for as long as this process lives; their schema makes them optional."""
+    tensor: Any = importlib.import_module("ai_edge_litert.schema_py_generated").TensorT
+    pack = tensor.Pack
+
+    def pack_nameless(self: Any, builder: Any) -> Any:
+        name, self.name = self.name, None
+        try:
+            return pack(self, builder)
+        finally:
+            self.name = name
+
+    tensor.Pack = pack_nameless
