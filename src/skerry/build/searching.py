@@ -107,6 +107,12 @@ def search_project(project: Project, cache: Cache, progress: Progress, wish: Wis
     )
 
 
+def missing_toolchains(kinds: tuple[Kind, ...]) -> list[str]:
+    """Return the toolchains that techniques of these kinds would use if they were installed."""
+    wanted = {each.toolchain for each in techniques().values() if each.kind in kinds and each.toolchain}
+    return sorted(name for name in wanted if toolchain.find(name) is None)
+
+
 def _write_documents(folder: Path, findings: Findings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in documents(findings).items():
@@ -198,8 +204,12 @@ class _Model:
     def _chosen_techniques(self) -> dict[str, Any]:
         return {
             name: each for name, each in self._techniques.items()
-            if each.kind in self._wish.kinds and (each.toolchain is None or self._wish.toolchains)
+            if each.kind in self._wish.kinds and (each.toolchain is None or self._may_use(each.toolchain))
         }  # fmt: skip
+
+    def _may_use(self, name: str) -> bool:
+        """Tell whether a toolchain is there: a search installs none, which would take the time and a gigabyte."""
+        return self._wish.toolchains and toolchain.find(name) is not None
 
     def _workbench(self, splits: Splits, embed: Callable[[Sequence[str]], Any], begin: float) -> Workbench:
         def converter(name: str, script: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -95,11 +95,13 @@ def _search(project: Project, args: argparse.Namespace) -> int:
     from skerry.build import table
     from skerry.build.cache import Cache, default_folder
     from skerry.build.progress import Progress
-    from skerry.build.searching import Wish, search_project
+    from skerry.build.searching import Wish, missing_toolchains, search_project
     from skerry.build.technique import Kind
 
     kinds: tuple[Kind, ...] = ("prune", "distill", "convert", "quantize") if args.prune else ("convert", "quantize")
     wish = Wish(seconds=args.time, kinds=kinds, threads=args.threads, seed=args.seed)
+    for name in missing_toolchains(kinds):
+        print(f"without the forms of {name}: `skerry toolchain install {name}` would add them", file=sys.stderr)
     progress = Progress(sys.stderr, 2 * len(project.pipeline.models))
     searched = search_project(project, Cache(default_folder()), progress, wish)
     if args.json:
