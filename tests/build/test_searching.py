@@ -10,7 +10,7 @@ import pytest
 from skerry.build.cache import Cache
 from skerry.build.findings import read_json
 from skerry.build.progress import Progress
-from skerry.build.searching import Searched, Wish, search_project
+from skerry.build.searching import Searched, Wish, missing_toolchains, search_project
 from skerry.build.texts import own_texts
 from skerry.run.models import open_models, read_manifest
 from skerry.spec.errors import ModelKindError
@@ -82,3 +82,11 @@ def test_a_null_model_has_nothing_to_search_for(tmp_path: Path) -> None:
     (tmp_path / "pipeline.yaml").write_text(text)
     with pytest.raises(ModelKindError, match="nothing to search for"):
         search(tmp_path)
+
+
+def test_toolchains_that_are_not_there_are_named_and_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKERRY_CACHE", str(tmp_path / "cache"))
+    assert {"litert", "openvino"} <= set(missing_toolchains(("convert", "quantize")))
+    assert not (tmp_path / "cache").exists()
