@@ -10,6 +10,8 @@ import msgspec
 
 from skerry.run.digest import PREFIX
 from skerry.run.pooling import Pooling
+from skerry.spec.errors import ModelKindError
+from skerry.spec.pipeline import Task
 
 Form = Literal["transformer", "onnx", "litert", "openvino", "executorch", "tensorrt"]
 """``transformer`` is a folder with weights as Hugging Face writes it; the others are files for one runtime."""
@@ -53,7 +55,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     steps:
         What was done to it since, in order; with ``source`` they decide the content.
     tokenizer:
-        The tokenizer that goes with it. Trimming the vocabulary makes a new one.
+        The tokenizer that goes with it; ``None`` for a model of tensors. Trimming the vocabulary makes a new one.
     """
 
     form: Form
@@ -62,8 +64,8 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...]
     source: str
     steps: tuple[Step, ...] = ()
-    task: Literal["embedding", "classification"] = "embedding"
-    tokenizer: Path
+    task: Task = "embedding"
+    tokenizer: Path | None = None
     pooling: Pooling = "mean"
     normalize: bool = True
     max_tokens: int = 256
@@ -75,9 +77,25 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
         return self.folder if self.form == "transformer" else self.folder / self.file
 
     @property
+    def vocabulary(self) -> Path:
+        """The tokenizer of a model of texts; raises ``ModelKindError`` for one of tensors."""
+        if self.tokenizer is None:
+            raise ModelKindError("this model takes no text", where=str(self.path))
+        return self.tokenizer
+
+    @property
     def size(self) -> int:
         """Bytes on disk of all its files."""
         return sum((self.folder / name).stat().st_size for name in self.files)
+
+    @property
+    def size_with_tokenizer(self) -> int:
+        """Bytes on disk, the tokenizer included once."""
+        if self.tokenizer is None:
+            return self.size
+        inside = {(self.folder / name).resolve() for name in self.files}
+        apart = self.tokenizer.is_file() and self.tokenizer.resolve() not in inside
+        return self.size + (self.tokenizer.stat().st_size if apart else 0)
 
     @property
     def key(self) -> dict[str, Any]:

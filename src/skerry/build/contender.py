@@ -220,7 +220,7 @@ def described(artifact: Artifact, threads: int) -> tuple[ModelManifest, Variant]
             f"no runtime runs the form {artifact.form!r}", where=str(artifact.path),
             expected=f"one of {', '.join(RUNTIMES)}",
         )  # fmt: skip
-    tokenizer = None if runtime == "null" else str(artifact.tokenizer.absolute())
+    tokenizer = None if runtime == "null" or artifact.tokenizer is None else str(artifact.tokenizer.absolute())
     manifest = ModelManifest(
         source=artifact.source, task=artifact.task, dimension=artifact.dimension, tokenizer=tokenizer,
         max_tokens=artifact.max_tokens, pooling=artifact.pooling, normalize=artifact.normalize,

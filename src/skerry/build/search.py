@@ -153,7 +153,7 @@ class Search:
         for artifact in self._forms():
             if RUNTIMES.get(artifact.form) not in self._runtimes:
                 continue
-            size, limit = artifact.size + artifact.tokenizer.stat().st_size, self._budget.size
+            size, limit = artifact.size_with_tokenizer, self._budget.size
             if limit is not None and size > float(limit):
                 reason = f"{size / 1e6:.1f} MB on disk, over the limit of {float(limit) / 1e6:.1f} MB"
                 self._note(artifact, 1, Discarded(reason=reason))

@@ -253,7 +253,7 @@ class _Model:
         found = self._found
         assert found is not None
         first = found.artifacts[findings.ladder[0]]
-        tokenizer = self._file("tokenizer", first.tokenizer, ".json")
+        tokenizer = self._file("tokenizer", first.vocabulary, ".json")
         chosen = [name for name in findings.ladder if found.artifacts[name].tokenizer == first.tokenizer]
         measured = {each.name: each for each in findings.candidates}
         return ModelManifest(

@@ -227,7 +227,7 @@ class Trials:
             latency_p99_ms=turns.latency(99, seed=self._seed), speedup=turns.speedup(seed=self._seed),
             cpu_speedup=turns.cpu_speedup(seed=self._seed), preempted=turns.preempted, cpu_ms=turns.cpu_ms / answered,
             items_per_s=items_per_s, load_ms=loaded.load_ms, loads_ms=(loaded.load_ms,), peak_bytes=peak_bytes,
-            size_bytes=_size(candidate),
+            size_bytes=candidate.size_with_tokenizer,
             energy_j=None if joules is None else joules / answered, texts=min(rung.texts, len(self._texts)),
             repeats=len(turns) * self._pace.items, turns=len(turns),
             lengths=turns.lengths(self._lengths(), seed=self._seed), threads=threads, cores=self._cores,
@@ -386,13 +386,6 @@ def _over(peak_bytes: int, limits: Limits) -> Iterator[str]:
     most = limits.memory_bytes
     if most is not None and peak_bytes > most:
         yield f"the process held {peak_bytes / 1e6:.1f} MB at its peak, of {most / 1e6:.1f} MB allowed"
-
-
-def _size(artifact: Artifact) -> int:
-    """Return the bytes on disk, the tokenizer included once."""
-    inside = {(artifact.folder / name).resolve() for name in artifact.files}
-    apart = artifact.tokenizer.is_file() and artifact.tokenizer.resolve() not in inside
-    return artifact.size + (artifact.tokenizer.stat().st_size if apart else 0)
 
 
 def _texts_of(request: Request) -> int:

@@ -10,6 +10,7 @@ import msgspec
 
 from skerry.run.encoder import load_encoder
 from skerry.run.model import ModelHandle
+from skerry.runtimes.memory import keep_heaps_small
 from skerry.spec.errors import ModelCorruptError, ModelError, ModelMissingError
 from skerry.spec.manifest import Manifest, ModelManifest
 from skerry.spec.pipeline import Model
@@ -61,6 +62,7 @@ def open_models(folder: Path, manifest: Manifest, models: Mapping[str, Model]) -
     ModelMissingError
         A model, its variant for that runtime, its shadow or a file was not built.
     """
+    keep_heaps_small()
     return Models({name: _handle(name, folder, manifest, model) for name, model in models.items()})
 
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from skerry.spec.pipeline import Task
+
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One compressed form of a model: a file for one runtime.
@@ -31,7 +33,7 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     source: str
-    task: Literal["embedding", "classification", "null"]
+    task: Task
     dimension: int = 0
     tokenizer: str | None = None
     max_tokens: int = 256

@@ -12,6 +12,8 @@ from skerry.spec.units import Duration, Share, Size, Temperature
 Policy = Literal["block", "drop_oldest", "drop_newest", "latest"]
 OnError = Literal["drop", "retry", "dead_letter", "stop"]
 Privacy = Literal["public", "internal", "personal"]
+Task = Literal["embedding", "classification", "tensors", "null"]
+"""``embedding`` and ``classification`` take text; ``tensors`` takes the named arrays that the model itself takes."""
 Path = tuple[str | int, ...]
 """Keys and indexes that lead from the top of a file to a value in it."""
 
@@ -44,7 +46,9 @@ class Model(Strict, frozen=True, kw_only=True):
     """A model, what it is for, and what it may cost."""
 
     from_: str = msgspec.field(name="from")
-    task: Literal["embedding", "classification", "null"] = "embedding"
+    task: Task = "embedding"
+    part: str | None = None
+    """Which of a model's graphs is meant where it has several, such as ``text`` and ``vision`` of CLIP."""
     data: Data = Data()
     budget: Budget = Budget()
     runtime: str | None = None

@@ -143,10 +143,10 @@ def it_makes_a_sound_model(specimen: Specimen) -> None:
 def only_the_target_is_written(specimen: Specimen) -> None:
     """The model that was given stays as it was, and nothing is left beside the target."""
     before = _digests(specimen.artifact)
-    tokenizer = file_digest(specimen.artifact.tokenizer)
+    tokenizer = file_digest(specimen.artifact.vocabulary)
     specimen.apply()
     _require(_digests(specimen.artifact) == before, "the model that was given was changed")
-    _require(file_digest(specimen.artifact.tokenizer) == tokenizer, "the tokenizer that was given was changed")
+    _require(file_digest(specimen.artifact.vocabulary) == tokenizer, "the tokenizer that was given was changed")
     _require({path.name for path in specimen.folder.iterdir()} == {"made"}, "something was left beside the target")
 
 
@@ -214,7 +214,7 @@ def vectors(artifact: Artifact, texts: Sequence[str]) -> Array:
     if artifact.form not in RUNTIMES:
         raise ContractError(f"nothing runs a model of the form {artifact.form}")
     manifest = ModelManifest(
-        source=artifact.source, task=artifact.task, tokenizer=str(artifact.tokenizer), max_tokens=artifact.max_tokens,
+        source=artifact.source, task=artifact.task, tokenizer=str(artifact.vocabulary), max_tokens=artifact.max_tokens,
         pooling=artifact.pooling, normalize=artifact.normalize,
     )  # fmt: skip
     encoder = load_encoder(

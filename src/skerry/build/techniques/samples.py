@@ -38,7 +38,7 @@ class Samples:
     """
 
     def __init__(self, artifact: Artifact, workbench: Workbench, count: int = SHARE_OUT) -> None:
-        tokens = VocabularyTokens(artifact.tokenizer, artifact.max_tokens)
+        tokens = VocabularyTokens(artifact.vocabulary, artifact.max_tokens)
         self.ids = [list(tokens.one(text)) for text in chosen_texts(workbench, count)]
         self._artifact = artifact
         self._threads = workbench.threads

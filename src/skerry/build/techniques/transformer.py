@@ -70,7 +70,7 @@ class Transformer:
         except Exception as error:  # the libraries raise a dozen kinds, and all of them mean the same here
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ModelCorruptError(f"the weights cannot be read: {reason}", where=str(artifact.folder)) from error
-        self._tokens = VocabularyTokens(artifact.tokenizer, artifact.max_tokens)
+        self._tokens = VocabularyTokens(artifact.vocabulary, artifact.max_tokens)
 
     @property
     def config(self) -> Any:

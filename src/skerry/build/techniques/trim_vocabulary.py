@@ -59,7 +59,7 @@ class TrimVocabulary:
     def candidates(self, artifact: Artifact, workbench: Workbench) -> list[dict[str, Any]]:
         """Return falling counts of common pieces, those that cut something."""
         require_accepted(self.refuses(artifact), self.name)
-        size = len(Vocabulary(artifact.tokenizer))
+        size = len(Vocabulary(artifact.vocabulary))
         return [plain(TrimSettings(common=common)) for common in (*_COMMON, 0) if common < size]
 
     def apply(self, artifact: Artifact, settings: dict[str, Any], workbench: Workbench, target: Path) -> Artifact:
@@ -68,8 +68,8 @@ class TrimVocabulary:
         told = read_settings(TrimSettings, settings, self.name)
         if not workbench.texts:
             raise SpecError("there is no text whose words are to be kept", expected="at least one text")
-        vocabulary = Vocabulary(artifact.tokenizer)
-        tokens = VocabularyTokens(artifact.tokenizer, artifact.max_tokens)
+        vocabulary = Vocabulary(artifact.vocabulary)
+        tokens = VocabularyTokens(artifact.vocabulary, artifact.max_tokens)
         rows = [list(row) for row in tokens.many(workbench.texts)]
         always = vocabulary.fallback() | {number for number in vocabulary.pieces if number < told.common}
         kept = (always | used_pieces(rows)) & vocabulary.pieces.keys()
