@@ -13,8 +13,11 @@ from skerry.run.pooling import Pooling
 from skerry.spec.errors import ModelKindError
 from skerry.spec.pipeline import Task
 
-Form = Literal["transformer", "onnx", "litert", "openvino", "executorch", "tensorrt"]
-"""``transformer`` is a folder with weights as Hugging Face writes it; the others are files for one runtime."""
+Form = Literal[
+    "transformer", "saved-model", "keras", "torch-program", "onnx", "litert", "openvino", "executorch", "tensorrt"
+]
+"""``transformer`` is a folder with weights as Hugging Face writes it, ``saved-model`` a folder of TensorFlow, ``keras``
+a file of Keras, ``torch-program`` what ``torch.export.save`` writes; the others are files for one runtime."""
 
 RUNTIMES: dict[Form, str] = {
     "onnx": "onnxruntime",
@@ -23,7 +26,10 @@ RUNTIMES: dict[Form, str] = {
     "executorch": "executorch",
     "tensorrt": "tensorrt",
 }
-"""The runtime that runs a form; a transformer folder is run by none."""
+"""The runtime that runs a form; those that are not here have to be exported first."""
+
+FOLDERS: frozenset[Form] = frozenset({"transformer", "saved-model"})
+"""The forms whose folder is what is read, and not one file in it."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,13 +53,16 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     form:
         What kind of file or folder it is.
     folder, file:
-        Where it lies: ``folder / file`` is what a runtime loads (for ``transformer``, the folder itself is meant).
+        Where it lies: ``folder / file`` is what a runtime loads (for the forms of :data:`FOLDERS`, the folder itself is
+        meant).
     files:
         All the files of ``folder`` that belong to it, ``file`` included.
     source:
         The digest of the model that was given.
     steps:
         What was done to it since, in order; with ``source`` they decide the content.
+    part:
+        Which graph of the model is meant where it has several, such as ``vision`` of CLIP.
     tokenizer:
         The tokenizer that goes with it; ``None`` for a model of tensors. Trimming the vocabulary makes a new one.
     """
@@ -64,6 +73,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...]
     source: str
     steps: tuple[Step, ...] = ()
+    part: str = ""
     task: Task = "embedding"
     tokenizer: Path | None = None
     pooling: Pooling = "mean"
@@ -74,7 +84,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def path(self) -> Path:
         """What a runtime loads, or a converter reads."""
-        return self.folder if self.form == "transformer" else self.folder / self.file
+        return self.folder if self.form in FOLDERS else self.folder / self.file
 
     @property
     def vocabulary(self) -> Path:
@@ -100,7 +110,8 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> dict[str, Any]:
         """What decides the content, for the cache."""
-        return {"source": self.source, "steps": msgspec.to_builtins(self.steps)}
+        part = {"part": self.part} if self.part else {}
+        return {"source": self.source, **part, "steps": msgspec.to_builtins(self.steps)}
 
     @property
     def digest(self) -> str:

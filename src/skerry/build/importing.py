@@ -33,6 +33,9 @@ ENCODERS: dict[str, int] = {
 }  # fmt: skip
 """The architectures (``model_type``) that can be built, and how many of their positions hold no token."""
 
+Kind = Literal["transformer", "saved-model", "keras", "torch-program", "onnx", "litert", "null"]
+"""What can be given."""
+
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 TOKENIZER = "tokenizer.json"
 HUB_FILES = ["*.json", "*.safetensors", "pytorch_model.bin"]
@@ -47,16 +50,19 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     source:
         As the pipeline file names it.
     kind:
-        ``transformer`` (a folder with weights), ``onnx`` (one file) or ``null`` (files for the null runtime).
+        What it is: a :data:`~skerry.build.artifact.Form`, or ``null`` (files for the null runtime).
     path:
         The folder or file.
+    part:
+        Which graph of the model is meant where it has several, such as ``vision`` of CLIP.
     files:
         All that the build reads, and that ``digest`` covers; variants of a null model in the order of its ladder.
     """
 
     source: str
-    kind: Literal["transformer", "onnx", "null"]
+    kind: Kind
     path: Path
+    part: str = ""
     files: tuple[Path, ...]
     digest: str
     tokenizer: Path | None = None
