@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry.build.figures import Estimate, Figures
-from skerry.build.halving import RUNGS, affordable, front, ladder, order, survivors
+from skerry.build.halving import RUNGS, affordable, choice, front, ladder, order, survivors
 from skerry.build.verdict import total_excess, verdict
 from skerry.spec.budget import Budget, Quality
 from skerry.spec.units import Duration, Size
@@ -34,6 +35,17 @@ BUDGET = Budget(quality=Quality(min=0.88))
 def test_the_fastest_that_keeps_the_budget_is_the_best() -> None:
     assert order(RESULTS, BUDGET, METRIC) == ["int8", "fp32", "worse", "tiny"]
     assert order(RESULTS, Budget(), METRIC) == ["tiny", "int8", "worse", "fp32"]
+
+
+def test_the_fastest_is_not_chosen_when_its_quality_may_be_luck() -> None:
+    lucky = msgspec.structs.replace(figures(0.9, 3.0), quality={METRIC: Estimate(0.9, 0.85, 0.95)})
+    sure = msgspec.structs.replace(figures(0.89, 4.0), quality={METRIC: Estimate(0.89, 0.881, 0.9)})
+    surer = msgspec.structs.replace(figures(0.95, 5.0), quality={METRIC: Estimate(0.95, 0.94, 0.96)})
+    results = {"lucky": lucky, "sure": sure, "surer": surer}
+    assert order(results, BUDGET, METRIC)[0] == "lucky"
+    assert choice(results, BUDGET, METRIC) == "sure"
+    assert choice({"lucky": lucky, "luckier": figures(0.6, 1.0)}, BUDGET, METRIC) == "lucky"
+    assert choice(results, Budget(), METRIC) == "lucky"
 
 
 def test_the_front_holds_what_nothing_beats() -> None:

@@ -22,7 +22,7 @@ from skerry.build.cache import Cache
 from skerry.build.contender import Failure
 from skerry.build.figures import Figures, plain
 from skerry.build.findings import Candidate, Discarded, Failed, Measured, outcome_of
-from skerry.build.halving import RUNGS, Rung, affordable, front, ladder, order, survivors
+from skerry.build.halving import RUNGS, Rung, affordable, choice, front, ladder, survivors
 from skerry.build.relaxation import NearMiss, near_misses
 from skerry.build.technique import Kind, Workbench
 from skerry.build.verdict import verdict
@@ -133,7 +133,7 @@ class Search:
         made = time.monotonic()
         finalists = self._measure(artifacts, trier)
         verdicts = {name: verdict(self._budget, figures) for name, figures in finalists.items()}
-        chosen = order(finalists, self._budget, self._metric)[0] if finalists else None
+        chosen = choice(finalists, self._budget, self._metric) if finalists else None
         return Found(
             candidates=tuple(self._outcomes.values()),
             artifacts={name: artifact for name, (artifact, _) in artifacts.items()},

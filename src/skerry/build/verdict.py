@@ -17,7 +17,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One limit of the budget: what it asks, what was measured, and by how much it is missed.
 
     ``excess`` is 0 where the limit holds; else the relative amount by which it would have to be relaxed. ``value`` is
-    ``None`` where nothing could be measured, which misses the limit by all of it.
+    ``None`` where nothing could be measured, which misses the limit by all of it. ``risk`` is the excess that there
+    would be if the worse end of the interval counted.
     """
 
     limit: str
@@ -27,6 +28,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None = None
     at_least: bool = False
     excess: float = 0.0
+    risk: float = 0.0
 
     @property
     def holds(self) -> bool:
@@ -48,6 +50,11 @@ def total_excess(lines: tuple[Line, ...]) -> float:
     return sum(line.excess for line in lines)
 
 
+def quality_risk(lines: tuple[Line, ...]) -> float:
+    """Return by how much the quality may be missed on other texts; 0 when the worse end of its interval holds too."""
+    return sum(line.risk for line in lines if line.limit.startswith("quality"))
+
+
 def _lines(budget: Budget, figures: Figures) -> Iterator[Line]:
     if budget.quality is not None:
         found = figures.quality.get(budget.quality.metric)
@@ -67,12 +74,17 @@ def _lines(budget: Budget, figures: Figures) -> Iterator[Line]:
 
 def _line(limit: str, must: float, found: Estimate | None, *, at_least: bool = False) -> Line:
     if found is None:
-        return Line(limit=limit, must=must, value=None, at_least=at_least, excess=1.0)
-    gap = must - found.value if at_least else found.value - must
-    excess = min(max(0.0, gap) / must, _MOST_EXCESS) if must else float(gap > 0)
+        return Line(limit=limit, must=must, value=None, at_least=at_least, excess=1.0, risk=1.0)
+    worse = found.low if at_least else found.high
     return Line(
-        limit=limit, must=must, value=found.value, low=found.low, high=found.high, at_least=at_least, excess=excess
+        limit=limit, must=must, value=found.value, low=found.low, high=found.high, at_least=at_least,
+        excess=_excess(found.value, must, at_least), risk=_excess(worse, must, at_least),
     )  # fmt: skip
+
+
+def _excess(value: float, must: float, at_least: bool) -> float:
+    gap = must - value if at_least else value - must
+    return min(max(0.0, gap) / must, _MOST_EXCESS) if must else float(gap > 0)
 
 
 def _scaled(estimate: Estimate, factor: float) -> Estimate:
