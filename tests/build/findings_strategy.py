@@ -79,7 +79,7 @@ def _findings(draw: st.DrawFn) -> Findings:
     chosen = order(figures, budget, METRIC)[0] if figures and draw(st.booleans()) else None
     predicted = draw(st.sampled_from([(), ("latency_p50_ms", "peak_bytes"), ("quality",)]))
     return Findings(
-        name=draw(TEXT), metric=METRIC,
+        name=draw(TEXT), metric=METRIC, lower_is_better=draw(st.booleans()),
         origin=draw(ORIGIN), baseline=draw(BASELINE),
         candidates=tuple(
             Candidate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -154,3 +155,15 @@ def test_the_limits_and_both_marks_are_drawn() -> None:
     assert wide.count('class="bubble baseline"') == 1
     assert wide.count('class="bubble ') == 26
     assert "whisker chosen" in wide
+
+
+def test_where_less_is_better_the_least_stands_at_the_top() -> None:
+    def heights(findings: Findings) -> list[float]:
+        return [float(found) for found in re.findall(r'<circle cx="[^"]*" cy="([^"]*)"', render(findings).decode())]
+
+    upright = sample()
+    turned = msgspec.structs.replace(upright, lower_is_better=True)
+    assert "less is better" in render(turned).decode()
+    assert "less is better" not in render(upright).decode()
+    assert not Page(render(turned)).faults
+    assert heights(turned) != heights(upright)

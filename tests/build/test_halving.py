@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry.build.figures import Estimate, Figures
 from skerry.build.halving import RUNGS, affordable, choice, front, ladder, order, survivors
+from skerry.build.relaxation import near_misses
 from skerry.build.verdict import total_excess, verdict
 from skerry.spec.budget import Budget, Quality
 from skerry.spec.units import Duration, Size
@@ -109,3 +114,53 @@ def test_the_best_always_goes_on_and_the_order_does_not_depend_on_the_input(
     assert order(dict(reversed(results.items())), budget, METRIC) == ranked
     excesses = [total_excess(verdict(budget, results[name])) for name in ranked]
     assert excesses == sorted(excesses)
+
+
+PERPLEXITY = Budget(quality=Quality(metric="perplexity", max=30))
+
+
+def wordy(perplexity: float, latency_ms: float) -> Figures:
+    exact = Estimate.exact
+    return Figures(
+        quality={"perplexity": exact(perplexity)}, latency_p50_ms=exact(latency_ms), latency_p99_ms=exact(latency_ms),
+        speedup=exact(10.0 / latency_ms),
+    )  # fmt: skip
+
+
+WORDY = {"fp32": wordy(20, 10), "int8": wordy(22, 4), "worse": wordy(28, 5), "tiny": wordy(60, 1)}
+
+
+def test_less_is_better_where_mistakes_are_counted() -> None:
+    assert order(WORDY, PERPLEXITY, "perplexity") == ["int8", "worse", "fp32", "tiny"]
+    assert choice(WORDY, PERPLEXITY, "perplexity") == "int8"
+    assert front(WORDY, "perplexity", lower=True) == ["fp32", "int8", "tiny"]
+    assert ladder(WORDY, "int8", "perplexity", lower=True) == ["int8", "tiny"]
+    assert survivors(WORDY, PERPLEXITY, "perplexity") == ["int8", "worse", "fp32", "tiny"]
+    line = verdict(PERPLEXITY, WORDY["tiny"])[0]
+    assert (line.excess, line.at_least) == (1.0, False)
+    (miss,) = near_misses({"tiny": (line,)})
+    assert miss.relaxations[0].written == "60"
+
+
+@given(POINTS)
+def test_a_front_of_mistakes_is_that_of_what_was_right(results: dict[str, Figures]) -> None:
+    def turned(one: Figures) -> Figures:
+        found = one.quality[METRIC].value
+        return msgspec.structs.replace(one, quality={METRIC: Estimate.exact(-found)})
+
+    assert front({name: turned(one) for name, one in results.items()}, METRIC, lower=True) == front(results, METRIC)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"metric": "perplexity", "min": 3}, "less is better: give `max`"),
+        ({"metric": "cosine", "max": 0.1}, "more is better: give `min`"),
+        ({"metric": "wer", "min": 0.1, "max": 0.2}, "one limit, `max`"),
+        ({"metric": "agreement@10"}, "one limit, `min`"),
+    ],
+)
+def test_the_wrong_limit_is_told(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=re.escape(said)):
+        msgspec.convert(given, Quality)
+    assert msgspec.convert({"metric": "mine:errors", "max": 3}, Quality).lower_is_better

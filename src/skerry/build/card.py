@@ -119,7 +119,8 @@ def _index(findings: Findings, best: Ranked) -> list[dict[str, Any]]:
     ]  # fmt: skip
     if not metrics:
         return []
-    dataset: dict[str, Any] = {"type": "text", "name": used.origin if used else "not recorded"}
+    called = used.called.removesuffix("s") if used else "text"
+    dataset: dict[str, Any] = {"type": called, "name": used.origin if used else "not recorded"}
     if used:
         dataset |= {"split": used.split, "args": {"count": used.count, "digest": used.digest}}
     task = {"type": _PIPELINES.get(findings.origin.task, "other"), "name": findings.origin.task}
@@ -228,7 +229,7 @@ def _measured(findings: Findings) -> str:
     environment = findings.environment
     lines = [f"Machine: {_text(environment.machine)}. Seed: {environment.seed}."]
     lines += [
-        f"{used.count:,} texts of {_text(used.origin)} to {used.split} ({_text(used.digest) or 'no digest'})."
+        f"{used.count:,} {used.called} of {_text(used.origin)} to {used.split} ({_text(used.digest) or 'no digest'})."
         for used in environment.texts
     ]
     versions = ", ".join(f"{_text(name)} {_text(version)}" for name, version in sorted(environment.versions.items()))
@@ -237,10 +238,15 @@ def _measured(findings: Findings) -> str:
 
 def _limits(findings: Findings) -> str:
     return (
-        f"{_text(findings.metric)} was measured on these texts and says nothing of other ones, and nothing of how good "
-        "the given model is. Latency and memory are those of this machine and these versions. What the card of the "
+        f"{_text(findings.metric)} was measured on {_these(findings)} and says nothing of other ones, and nothing of "
+        "how good the given model is. Latency and memory are those of this machine and these versions. What the card of the "
         "given model says of intended use, bias and risk holds here too."
     )
+
+
+def _these(findings: Findings) -> str:
+    used = _reported(findings)
+    return f"these {used.called if used else 'texts'}"
 
 
 def _text(text: str) -> str:

@@ -9,6 +9,7 @@ import msgspec
 
 from skerry.build.artifact import Step
 from skerry.build.figures import Estimate, Figures
+from skerry.build.halving import worth
 from skerry.build.relaxation import NearMiss
 from skerry.build.verdict import Line, total_excess, verdict
 from skerry.spec.budget import Budget
@@ -142,12 +143,14 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextsUsed(msgspec.Struct, frozen=True, kw_only=True):
-    """The texts of one split."""
+    """The texts of one split, or what else the items are called; ``labelled`` tells that right answers came along."""
 
     split: Split
     origin: str
     count: int
     digest: str = ""
+    called: str = "texts"
+    labelled: bool = False
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,7 +192,9 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     name:
         Of the model in the pipeline file.
     metric:
-        Of :attr:`Figures.quality`, the one that the search went by; more is better.
+        Of :attr:`Figures.quality`, the one that the search went by.
+    lower_is_better:
+        Whether less of it is better.
     candidates:
         All that were thought of, each with what became of it; their names differ.
     chosen:
@@ -208,6 +213,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     metric: str = "agreement@10"
+    lower_is_better: bool = False
     origin: Origin
     baseline: Baseline
     candidates: tuple[Candidate, ...] = ()
@@ -250,12 +256,11 @@ def ranked(findings: Findings) -> list[Ranked]:
 
     def key(pair: tuple[Candidate, Measured]) -> tuple[bool, float, float, float, str]:
         candidate, measured = pair
-        found = measured.figures.quality.get(findings.metric)
         return (
             candidate.name != findings.chosen,
             total_excess(measured.lines),
             measured.figures.latency_p50_ms.value,
-            -found.value if found is not None else float("inf"),
+            -worth(measured.figures, findings.metric, lower=findings.lower_is_better),
             candidate.name,
         )
 

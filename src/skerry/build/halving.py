@@ -44,10 +44,12 @@ def order(results: Mapping[str, Figures], budget: Budget, metric: str) -> list[s
     results.
     """
 
+    lower = budget.lower_is_better(metric)
+
     def key(name: str) -> tuple[float, float, float, str]:
         figures = results[name]
         excess = total_excess(verdict(budget, figures))
-        return excess, -figures.speedup.value, -_quality(figures, metric), name
+        return excess, -figures.speedup.value, -worth(figures, metric, lower=lower), name
 
     return sorted(results, key=key)
 
@@ -67,9 +69,16 @@ def choice(results: Mapping[str, Figures], budget: Budget, metric: str) -> str:
     return min(order(results, budget, metric), key=doubt)
 
 
-def front(results: Mapping[str, Figures], metric: str) -> list[str]:
-    """Return the candidates that no other beats in both quality and speedup, the best quality first."""
-    ranked = sorted(results, key=lambda name: (-_quality(results[name], metric), -results[name].speedup.value, name))
+def front(results: Mapping[str, Figures], metric: str, *, lower: bool = False) -> list[str]:
+    """Return the candidates that no other beats in both quality and speedup, the best quality first.
+
+    ``lower`` tells that less of the metric is better.
+    """
+
+    def key(name: str) -> tuple[float, float, str]:
+        return -worth(results[name], metric, lower=lower), -results[name].speedup.value, name
+
+    ranked = sorted(results, key=key)
     kept: list[str] = []
     fastest = 0.0
     for name in ranked:
@@ -89,7 +98,8 @@ def survivors(results: Mapping[str, Figures], budget: Budget, metric: str, *, at
     ranked = order(results, budget, metric)
     count = max(1, math.ceil(len(ranked) / SHARE))
     best = ranked[:count]
-    kept = best + [name for name in ranked[count:] if name in set(front(results, metric))]
+    ahead = set(front(results, metric, lower=budget.lower_is_better(metric)))
+    kept = best + [name for name in ranked[count:] if name in ahead]
     return kept[: max(1, at_most)] if at_most is not None else kept
 
 
@@ -103,13 +113,16 @@ def affordable(seconds_left: float, rungs: Sequence[Rung]) -> list[int]:
     return [max(1, math.ceil(first / SHARE**index)) for index in range(len(rungs))]
 
 
-def ladder(results: Mapping[str, Figures], chosen: str, metric: str) -> list[str]:
+def ladder(results: Mapping[str, Figures], chosen: str, metric: str, *, lower: bool = False) -> list[str]:
     """Return the rungs of the degrade ladder: the chosen one, then what is on the front and faster, one by one."""
     start = results[chosen].speedup.value
-    faster = [name for name in front(results, metric) if name != chosen and results[name].speedup.value > start]
-    return [chosen, *faster]
+    ahead = front(results, metric, lower=lower)
+    return [chosen, *(name for name in ahead if name != chosen and results[name].speedup.value > start)]
 
 
-def _quality(figures: Figures, metric: str) -> float:
+def worth(figures: Figures, metric: str, *, lower: bool = False) -> float:
+    """Return a quality of which more is better, whichever way its metric goes; the worst where it was not measured."""
     found = figures.quality.get(metric)
-    return found.value if found is not None else -math.inf
+    if found is None:
+        return -math.inf
+    return -found.value if lower else found.value

@@ -1,5 +1,7 @@
 """Quality: how well a candidate answers, beside the original or the truth, by metrics that are called by name.
 
+Answers are an array with one row for each item, or a list with one array for each, of any shape.
+
 Every metric gives an :class:`~skerry.build.figures.Estimate`: the figure over all items, and its 95 % interval by a
 bootstrap over items. A name may end in a number (``agreement@10``), or be a user's own function, ``module:function``.
 """
@@ -7,6 +9,7 @@ bootstrap over items. A name may end in a number (``agreement@10``), or be a use
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,9 +17,11 @@ from typing import Any
 import msgspec
 
 from skerry.build import bootstrap
+from skerry.build.answers import are_scores, classes, cosines, token_losses, unit
 from skerry.build.detections import mean_average_precision
 from skerry.build.figures import Estimate
 from skerry.spec.errors import ModelError, SpecError
+from skerry.spec.pipeline import Task
 from skerry.spec.ports import Array
 from skerry.spec.words import did_you_mean
 
@@ -26,21 +31,28 @@ _DIGITS = 6
 _FUNCTION_RESAMPLES = 100
 """A user's function may be slow, and its interval is only told in the report."""
 
+NO_CLASS = -100
+"""The label of a token that does not count, as PyTorch's losses have it."""
+
+EVERY_TASK: tuple[Task, ...] = ("embedding", "classification", "tensors")
+_WITH_CLASSES: tuple[Task, ...] = ("classification", "tensors")
+
 Measure = Callable[[Any, Any, Any, int, int], Estimate]
 """Takes the original's answers, the candidate's, the truth, the number after ``@``, and a seed."""
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """A metric: how it is computed, what it needs, and which way is better.
+    """A metric: how it is computed, and what it needs.
 
-    ``number`` is what stands after ``@`` when nothing does; ``None`` for a metric without one.
+    ``number`` is what stands after ``@`` when nothing does; ``None`` for a metric without one. ``truth`` says where the
+    right answers stand, for a metric that needs them; ``tasks`` are those whose models give such answers in a search.
     """
 
     measure: Measure
     summary: str
-    needs_truth: bool = False
+    truth: str = ""
     number: int | None = None
-    lower_is_better: bool = False
+    tasks: tuple[Task, ...] = EVERY_TASK
 
 
 def evaluate(
@@ -85,11 +97,29 @@ def require_metric(name: str, *, truth: Sequence[Any] | None = None, check_truth
             f"unknown metric {name!r}", where="quality.metric", expected=f"one of {', '.join(names())}",
             hint=did_you_mean(name, names()),
         )  # fmt: skip
-    if check_truth and metric.needs_truth and truth is None:
-        raise SpecError(
-            f"the metric {name!r} needs the right answers", where="quality.metric", expected="data with labels"
-        )
+    if check_truth and metric.truth and truth is None:
+        raise SpecError(f"the metric {name!r} needs the right answers", where="quality.metric", expected=metric.truth)
     return metric
+
+
+def require_metric_for(name: str, task: Task, *, truth: Sequence[Any] | None) -> Metric:
+    """Return a metric that a search of a task's models can go by; raises ``SpecError`` like :func:`require_metric`."""
+    metric = require_metric(name, check_truth=False)
+    if task not in metric.tasks:
+        fitting = [each for each in names() if task in METRICS[each.partition("@")[0]].tasks]
+        raise SpecError(
+            f"models of the task {task!r} give no answers that {name!r} can be taken of", where="quality.metric",
+            expected=f"one of {', '.join(fitting)}", hint="a function of your own takes any answers: module:function",
+        )  # fmt: skip
+    return require_metric(name, truth=truth)
+
+
+def condensed(names: Sequence[str], answer: Array, truth: Any) -> Array:
+    """Return as much of an item's answer as the metrics need: logits over a vocabulary would fill the memory.
+
+    For ``perplexity`` alone, these are the negative log probabilities of the next tokens.
+    """
+    return token_losses(answer, truth) if set(names) == {"perplexity"} else answer
 
 
 def names() -> list[str]:
@@ -100,18 +130,19 @@ def names() -> list[str]:
 def agreement(reference: Array, candidate: Array, truth: Any, number: int, seed: int) -> Estimate:
     """Return *agreement@k*: the share of each text's k nearest texts by cosine that are the same for both.
 
-    ``reference`` and ``candidate`` are float of shape (texts, dimension); the dimensions may differ. Among equally
-    near texts the earlier one counts as nearer. The texts that are drawn again are those asked about; the others stay.
+    ``reference`` and ``candidate`` are float of shape (texts, dimension), or see :func:`skerry.build.answers.vectors`;
+    the dimensions may differ. Among equally near texts the earlier one counts as nearer. The texts that are drawn again
+    are those asked about; the others stay.
     """
     _require_more(number, len(candidate), "agreement")
-    one, other = (_nearest(_likeness(rows), number) for rows in (_unit(reference), _unit(candidate)))
+    one, other = (_nearest(_likeness(rows), number) for rows in (unit(reference), unit(candidate)))
     shared = [len(set(mine) & set(theirs)) for mine, theirs in zip(one.tolist(), other.tolist(), strict=True)]
     return _mean([count / number for count in shared], seed)
 
 
 def cosine(reference: Array, candidate: Array, truth: Any, number: int, seed: int) -> Estimate:
-    """Return the mean cosine between both vectors of a text; float of shape (texts, dimension)."""
-    return _mean(_cosines(reference, candidate), seed)
+    """Return the mean cosine between both vectors of a text, float of shape (texts, dimension); or of any arrays."""
+    return _mean(cosines(reference, candidate), seed)
 
 
 def least_cosine(reference: Array, candidate: Array, truth: Any, number: int, seed: int) -> Estimate:
@@ -119,7 +150,7 @@ def least_cosine(reference: Array, candidate: Array, truth: Any, number: int, se
 
     The least of a drawing is never below the least of all: the interval only tells on how few texts it depends.
     """
-    values = _cosines(reference, candidate)
+    values = cosines(reference, candidate)
     return bootstrap.estimate(lambda drawn: values[drawn].min(axis=1), len(values), seed=seed)
 
 
@@ -127,37 +158,50 @@ def recall(reference: Any, candidate: Any, truth: Sequence[Any], number: int, se
     """Return *recall@k* of a retrieval: the mean share of a text's relevant texts among its k nearest by cosine.
 
     ``candidate`` is float of shape (texts, dimension); ``truth`` names for each text the places of the relevant ones.
-    Texts for which none is relevant are left out. Source: Manning, Raghavan, Schütze, *Introduction to Information
-    Retrieval*, 2008, chapter 8.
+    Texts for which none is relevant are left out, and places beyond the texts do not count. Source: Manning, Raghavan,
+    Schütze, *Introduction to Information Retrieval*, 2008, chapter 8.
     """
     _require_more(number, len(candidate), "recall")
-    unit = _unit(candidate)
-    found = _nearest(_likeness(unit), number).tolist()
+    rows = unit(candidate)
+    found = _nearest(_likeness(rows), number).tolist()
+    there = [{place for place in relevant if place < len(rows)} for relevant in truth]
     values = [
-        len(set(near) & set(relevant)) / len(set(relevant))
-        for near, relevant in zip(found, truth, strict=True)
-        if relevant
+        len(set(near) & relevant) / len(relevant) for near, relevant in zip(found, there, strict=True) if relevant
     ]
     if not values:
         raise SpecError("no text has a relevant one", where="recall")
     return _mean(values, seed)
 
 
-def accuracy(reference: Any, candidate: Array, truth: Sequence[int], number: int, seed: int) -> Estimate:
-    """Return the share of items whose most probable class is the right one; logits of shape (items, classes)."""
+def accuracy(reference: Any, candidate: Any, truth: Sequence[Any], number: int, seed: int) -> Estimate:
+    """Return the share of right classes; the answers are logits of shape (items, classes).
+
+    For a class of each token or pixel, an answer is of shape (..., classes) and its truth of shape (...): then the
+    right ones of all items are counted by all, those labelled :data:`NO_CLASS` left out.
+    """
     import numpy as np
 
-    return _mean(_classes(candidate) == np.asarray(truth), seed)
+    right, counted = [], []
+    for said, wanted in zip(classes(candidate), map(np.asarray, truth), strict=True):
+        if said.shape != wanted.shape:
+            raise ModelError(f"classes of the shape {said.shape} for labels of {wanted.shape}", where="accuracy")
+        counts = wanted != NO_CLASS
+        right.append(float(((said == wanted) & counts).sum()))
+        counted.append(float(counts.sum()))
+    return bootstrap.ratio(np.array(right), np.array(counted), seed=seed)
 
 
 def exact(reference: Any, candidate: Any, truth: Any, number: int, seed: int) -> Estimate:
     """Return the share of items that are answered as the original does.
 
-    Scores of shape (items, classes) are equal when their greatest is of the same class, all else when it is equal.
+    Scores of shape (..., classes) are equal when all their greatest are of the same class, all else when it is equal.
     """
-    if hasattr(candidate, "ndim") and candidate.ndim == 2:
-        return _mean(_classes(reference) == _classes(candidate), seed)
-    return _mean([_plain(one) == _plain(other) for one, other in zip(reference, candidate, strict=True)], seed)
+    import numpy as np
+
+    if not are_scores(candidate):
+        return _mean([_plain(one) == _plain(other) for one, other in zip(reference, candidate, strict=True)], seed)
+    pairs = zip(classes(reference), classes(candidate), strict=True)
+    return _mean([np.array_equal(one, other) for one, other in pairs], seed)
 
 
 def macro_f1(reference: Any, candidate: Array, truth: Sequence[int], number: int, seed: int) -> Estimate:
@@ -168,9 +212,11 @@ def macro_f1(reference: Any, candidate: Array, truth: Sequence[int], number: int
     """
     import numpy as np
 
-    right, said = np.asarray(truth), _classes(candidate)
-    classes = np.union1d(right, said)
-    is_right, is_said = right[:, None] == classes, said[:, None] == classes
+    right, said = np.asarray(truth), np.stack(classes(candidate))
+    if right.shape != said.shape or said.ndim != 1:
+        raise ModelError(f"classes of the shape {said.shape} for labels of {right.shape}", where="macro-f1")
+    every = np.union1d(right, said)
+    is_right, is_said = right[:, None] == every, said[:, None] == every
     parts = np.concatenate([is_right & is_said, is_right, is_said], axis=1).astype(np.float64)
 
     def statistic(drawn: Array) -> Array:
@@ -205,16 +251,19 @@ def perplexity(reference: Any, candidate: Sequence[Array], truth: Sequence[Any],
     """Return exp of the mean negative log probability of a text's next tokens, over all tokens of all texts.
 
     ``candidate`` holds per text the logits, float of shape (tokens, vocabulary), ``truth`` its tokens, int of shape
-    (tokens,): the logits at a token are about the one after it. Source: Jelinek and others, *Perplexity: a measure of
+    (tokens,): the logits at a token are about the one after it. Or it holds what :func:`token_losses` makes of both.
+    Source: Jelinek and others, *Perplexity: a measure of
     the difficulty of speech recognition tasks*, 1977.
     """
     import numpy as np
 
-    losses, counts = zip(*(_loss(logits, ids) for logits, ids in zip(candidate, truth, strict=True)), strict=True)
-    if not any(counts):
+    losses = [token_losses(answer, ids) for answer, ids in zip(candidate, truth, strict=True)]
+    counts = np.array([len(each) for each in losses], dtype=np.float64)
+    if not counts.any():
         raise SpecError("no text has two tokens", where="perplexity")
-    found = bootstrap.ratio(np.array(losses), np.array(counts, dtype=np.float64), seed=seed)
-    value, low, high = (float(np.exp(bound)) for bound in (found.value, found.low, found.high))
+    found = bootstrap.ratio(np.array([each.sum() for each in losses]), counts, seed=seed)
+    with np.errstate(over="ignore"):  # what is beyond all numbers is told as a wrong answer
+        value, low, high = (float(np.exp(bound)) for bound in (found.value, found.low, found.high))
     return Estimate(value, low, high)
 
 
@@ -230,34 +279,43 @@ def distance(one: Sequence[Any], other: Sequence[Any]) -> int:
     return row[-1]
 
 
+_LABELS = "data with labels: `label` beside `text` in .jsonl, `labels` in .npz"
+
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(measure=accuracy, summary="share of right classes", needs_truth=True),
+    "accuracy": Metric(measure=accuracy, summary="share of right classes", truth=_LABELS, tasks=_WITH_CLASSES),
     "agreement": Metric(measure=agreement, summary="share of nearest texts that stay the same", number=10),
     "cosine": Metric(measure=cosine, summary="mean cosine to the original's vectors"),
     "cosine-min": Metric(measure=least_cosine, summary="least cosine to the original's vectors"),
-    "exact": Metric(measure=exact, summary="share of answers equal to the original's"),
-    "macro-f1": Metric(measure=macro_f1, summary="mean F1 of the classes", needs_truth=True),
+    "exact": Metric(measure=exact, summary="share of answers equal to the original's", tasks=_WITH_CLASSES),
+    "macro-f1": Metric(measure=macro_f1, summary="mean F1 of the classes", truth=_LABELS, tasks=_WITH_CLASSES),
     "map": Metric(
         measure=lambda reference, candidate, truth, number, seed: mean_average_precision(candidate, truth, seed=seed),
-        summary="mean average precision of detections, IoU 0.5 to 0.95", needs_truth=True,
+        summary="mean average precision of detections, IoU 0.5 to 0.95", truth="boxes", tasks=(),
     ),
     "map50": Metric(
         measure=lambda reference, candidate, truth, number, seed: mean_average_precision(
             candidate, truth, overlaps=(0.5,), seed=seed
         ),
-        summary="mean average precision of detections, IoU 0.5", needs_truth=True,
+        summary="mean average precision of detections, IoU 0.5", truth="boxes", tasks=(),
     ),
     "perplexity": Metric(
-        measure=perplexity, summary="perplexity of the next token", needs_truth=True, lower_is_better=True
+        measure=perplexity, summary="perplexity of the next token",
+        truth="data with the array `input_ids`", tasks=("tensors",),
     ),
-    "recall": Metric(measure=recall, summary="share of relevant texts among the nearest", needs_truth=True, number=10),
-    "wer": Metric(measure=word_errors, summary="word error rate", lower_is_better=True),
+    "recall": Metric(
+        measure=recall, summary="share of relevant texts among the nearest", number=10, tasks=("embedding",),
+        truth="data with relevant texts: `relevant` beside `text` in .jsonl",
+    ),
+    "wer": Metric(measure=word_errors, summary="word error rate", tasks=()),
 }  # fmt: skip
 """The metrics by name."""
 
 
 def _users_metric(name: str) -> Metric:
-    """Return the metric that a user's own function makes: ``function(reference, candidate) -> float``."""
+    """Return the metric that a user's own function makes: ``function(reference, candidate) -> float``.
+
+    One with a parameter ``truth`` gets the right answers too.
+    """
     module, _, path = name.partition(":")
     try:
         function: Any = importlib.import_module(module)
@@ -271,17 +329,31 @@ def _users_metric(name: str) -> Metric:
         raise SpecError(f"{name!r} is no function", where="quality.metric", expected="module:function")
 
     def measure(reference: Any, candidate: Any, truth: Any, number: int, seed: int) -> Estimate:
-        return _by_function(name, function, reference, candidate, seed)
+        return _by_function(name, function, (reference, candidate), truth, seed)
 
-    return Metric(measure=measure, summary="your own function")
+    return Metric(
+        measure=measure, summary="your own function", truth=_LABELS if _wants_truth(function, required=True) else ""
+    )
 
 
-def _by_function(name: str, function: Callable[..., Any], reference: Any, candidate: Any, seed: int) -> Estimate:
+def _wants_truth(function: Callable[..., Any], *, required: bool = False) -> bool:
+    """Tell whether a function has a parameter ``truth``, or one that it cannot do without."""
+    try:
+        found = inspect.signature(function).parameters.get("truth")
+    except (TypeError, ValueError):  # functions written in C do not tell
+        return False
+    return found is not None and not (required and found.default is not found.empty)
+
+
+def _by_function(name: str, function: Callable[..., Any], answers: tuple[Any, Any], truth: Any, seed: int) -> Estimate:
     import numpy as np
 
+    told = truth is not None and _wants_truth(function)
+
     def judged(places: Array) -> float:
+        more = {"truth": _taken(truth, places)} if told else {}
         try:
-            return float(function(_taken(reference, places), _taken(candidate, places)))
+            return float(function(*(_taken(each, places) for each in answers), **more))
         except Exception as error:  # whatever the user's code raises is the user's to hear of
             raise SpecError(
                 f"the function {name!r} failed: {type(error).__name__}: {error}", where="quality.metric",
@@ -291,7 +363,7 @@ def _by_function(name: str, function: Callable[..., Any], reference: Any, candid
     def statistic(drawn: Array) -> Array:
         return np.array([judged(places) for places in drawn])
 
-    return bootstrap.estimate(statistic, len(candidate), seed=seed, resamples=_FUNCTION_RESAMPLES)
+    return bootstrap.estimate(statistic, len(answers[1]), seed=seed, resamples=_FUNCTION_RESAMPLES)
 
 
 def _taken(answers: Any, places: Array) -> Any:
@@ -318,15 +390,6 @@ def _require_more(neighbours: int, items: int, where: str) -> None:
         )
 
 
-def _unit(vectors: Array) -> Array:
-    import numpy as np
-
-    wide = np.asarray(vectors, dtype=np.float64)
-    if wide.ndim != 2:
-        raise ModelError(f"the answers have the shape {wide.shape}", expected="(texts, dimension)")
-    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12))
-
-
 def _likeness(unit: Array) -> Array:
     return (unit @ unit.T).round(_DIGITS)
 
@@ -339,42 +402,9 @@ def _nearest(likeness: Array, count: int) -> Array:
     return np.argsort(-likeness, axis=1, kind="stable")[:, :count]
 
 
-def _cosines(reference: Array, candidate: Array) -> Array:
-    import numpy as np
-
-    one, other = _unit(reference), _unit(candidate)
-    if one.shape != other.shape:
-        raise ModelError(
-            f"vectors of {other.shape[1]} numbers have no cosine to vectors of {one.shape[1]}", where="cosine",
-            expected="the metric agreement@10, which takes any",
-        )  # fmt: skip
-    return np.asarray((one * other).sum(axis=1))
-
-
-def _classes(scores: Any) -> Array:
-    import numpy as np
-
-    found = np.asarray(scores)
-    return found.argmax(axis=1) if found.ndim == 2 else found
-
-
 def _plain(answer: Any) -> Any:
     return answer.tolist() if hasattr(answer, "tolist") else answer
 
 
 def _words(text: str) -> list[str]:
     return text.casefold().split()
-
-
-def _loss(logits: Array, ids: Any) -> tuple[float, int]:
-    """Return the sum of the negative log probabilities of all tokens but the first, and how many these are."""
-    import numpy as np
-
-    ahead, following = np.asarray(logits, dtype=np.float64)[:-1], np.asarray(ids)[1:]
-    if len(ahead) != len(following):
-        raise ModelError(f"logits at {len(ahead) + 1} tokens for a text of {len(following) + 1}", where="perplexity")
-    if not len(following):
-        return 0.0, 0
-    top = ahead.max(axis=1, keepdims=True)
-    logsum = np.log(np.exp(ahead - top).sum(axis=1)) + top[:, 0]
-    return float((logsum - ahead[np.arange(len(following)), following]).sum()), len(following)

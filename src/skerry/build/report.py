@@ -89,10 +89,9 @@ def _lines(budget: Budget, chosen: VariantReport, tokenizer_bytes: int) -> Itera
     figures = chosen.figures
     if budget.quality is not None:
         value = _quality(budget.quality.metric, figures)
-        holds = None if value is None else value >= budget.quality.min
-        yield BudgetLine(
-            limit=f"quality ({budget.quality.metric})", must=f">= {budget.quality.min:g}", value=value, holds=holds
-        )
+        must = f"{'<=' if budget.quality.lower_is_better else '>='} {budget.quality.limit:g}"
+        holds = None if value is None else value >= budget.quality.limit
+        yield BudgetLine(limit=f"quality ({budget.quality.metric})", must=must, value=value, holds=holds)
     measured: dict[str, float | None] = {
         "latency_p50": None if figures is None else figures.latency_p50_ms / 1e3,
         "latency_p99": None if figures is None else figures.latency_p99_ms / 1e3,

@@ -121,6 +121,7 @@ class Search:
         self._seconds = seconds
         self._rungs = tuple(rungs)
         self._outcomes: dict[str, Candidate] = {}
+        self._fits = False  # whether there is a form to be measured: until then, making goes on beyond its time
         # What calibrated and taught techniques depend on beside the model.
         texts = hashlib.sha256(msgspec.json.encode(workbench.texts)).hexdigest()
         self._bench_key = {"texts": texts, "seed": workbench.seed}
@@ -134,12 +135,13 @@ class Search:
         finalists = self._measure(artifacts, trier)
         verdicts = {name: verdict(self._budget, figures) for name, figures in finalists.items()}
         chosen = choice(finalists, self._budget, self._metric) if finalists else None
+        lower = self._budget.lower_is_better(self._metric)
         return Found(
             candidates=tuple(self._outcomes.values()),
             artifacts={name: artifact for name, (artifact, _) in artifacts.items()},
             chosen=chosen,
-            front=tuple(front(finalists, self._metric)),
-            ladder=tuple(ladder(finalists, chosen, self._metric)) if chosen is not None else (),
+            front=tuple(front(finalists, self._metric, lower=lower)),
+            ladder=tuple(ladder(finalists, chosen, self._metric, lower=lower)) if chosen is not None else (),
             near_misses=near_misses(verdicts),
             making_s=made - self._began,
             measuring_s=time.monotonic() - made,
@@ -158,6 +160,7 @@ class Search:
                 reason = f"{size / 1e6:.1f} MB on disk, over the limit of {float(limit) / 1e6:.1f} MB"
                 self._note(artifact, 1, Discarded(reason=reason))
                 continue
+            self._fits = True
             for threads in self._threads:
                 found[_name(artifact, threads)] = (artifact, threads)
         return found
@@ -178,7 +181,7 @@ class Search:
         follow(self._origin, 0)
         while waiting:
             _, place, _, task = heapq.heappop(waiting)
-            if time.monotonic() - self._began > MAKING_SHARE * self._seconds:
+            if self._fits and time.monotonic() - self._began > MAKING_SHARE * self._seconds:
                 self._note(task.planned(), 1, Discarded(reason="no time was left to make it", by="time"))
             elif task.settings is None:
                 for index, settings in enumerate(self._choices(task)):

@@ -57,8 +57,9 @@ def quality_risk(lines: tuple[Line, ...]) -> float:
 
 def _lines(budget: Budget, figures: Figures) -> Iterator[Line]:
     if budget.quality is not None:
-        found = figures.quality.get(budget.quality.metric)
-        yield _line(f"quality ({budget.quality.metric})", budget.quality.min, found, at_least=True)
+        quality = budget.quality
+        found = figures.quality.get(quality.metric)
+        yield _line(f"quality ({quality.metric})", quality.limit, found, at_least=not quality.lower_is_better)
     measured: dict[str, Estimate | None] = {
         "latency_p50": _scaled(figures.latency_p50_ms, 1e-3),
         "latency_p99": _scaled(figures.latency_p99_ms, 1e-3),

@@ -30,7 +30,7 @@ def facts_section(findings: Findings) -> Markup:
         element(
             "div", _card("Run", _pairs(_run(findings))), _card("Versions", _versions(environment)), class_="columns"
         ),
-        element("div", element("h3", "Texts"), _texts(environment), class_="card") if environment.texts else None,
+        element("div", element("h3", "Data"), _texts(environment), class_="card") if environment.texts else None,
         element(
             "div",
             element("h3", "How it was measured"),
@@ -71,10 +71,10 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> Markup:
 
 
 def _texts(environment: Environment) -> Markup:
-    head = element("tr", *(element("th", title, scope="col") for title in ("used", "texts", "from", "digest")))
+    head = element("tr", *(element("th", title, scope="col") for title in ("used", "items", "from", "digest")))
     rows = [
         element(
-            "tr", element("th", _SPLITS[used.split], scope="row"), element("td", f"{used.count:,}", class_="number"),
+            "tr", element("th", _SPLITS[used.split], scope="row"), element("td", f"{used.count:,} {used.called}"),
             element("td", used.origin), element("td", element("code", used.digest)),
         )
         for used in environment.texts

@@ -70,6 +70,8 @@ class Axes(msgspec.Struct, frozen=True, kw_only=True):
     y: Scale
     frame: Frame
     most_bytes: int
+    upside_down: bool = False
+    """Whether the least quality figure stands at the top, since less is better."""
 
     def radius(self, size_bytes: int) -> float:
         """Return the radius of a bubble, whose area goes with the bytes but for the least one."""
@@ -154,7 +156,7 @@ def _limits(findings: Findings, which: str) -> dict[str, float]:
     return found
 
 
-def _axes(points: Sequence[Point], limits: dict[str, float], frame: Frame) -> Axes:
+def _axes(points: Sequence[Point], limits: dict[str, float], frame: Frame, *, lower: bool) -> Axes:
     """Fit the axes to the points.
 
     Of those that are neither chosen nor on the front only the latency counts: one that answers nonsense would leave no
@@ -163,19 +165,23 @@ def _axes(points: Sequence[Point], limits: dict[str, float], frame: Frame) -> Ax
     latencies = [end for point in points for end in _whisker(point.latency, least=point.latency.value / _FARTHEST)]
     counted = [point for point in points if point.role != "other"] or points
     qualities = [point.quality.value for point in counted]
-    lows = [
-        max(point.quality.low, point.quality.value - 0.1)
-        for point in counted
-        if point.quality.low <= point.quality.value
-    ]
+    lows = [_worse_end(point.quality, lower=lower) for point in counted]
     x_values = [*latencies, *([limits["latency"]] if "latency" in limits else [])]
     y_values = [*qualities, *lows, *([limits["quality"]] if "quality" in limits else [])]
     room = frame.most_radius
+    bottom, top = frame.height - frame.bottom - room, frame.top + room / 2
     return Axes(
         x=logarithmic(x_values, frame.left + room, frame.width - frame.right - room),
-        y=linear(y_values, frame.height - frame.bottom - room, frame.top + room / 2),
-        frame=frame, most_bytes=max(point.size_bytes for point in points),
+        y=linear(y_values, top, bottom) if lower else linear(y_values, bottom, top),
+        frame=frame, most_bytes=max(point.size_bytes for point in points), upside_down=lower,
     )  # fmt: skip
+
+
+def _worse_end(quality: Estimate, *, lower: bool) -> float:
+    """Return the worse end of an interval, but no end that would take the room of the differences that matter."""
+    if lower:
+        return max(min(quality.high, quality.value * 1.1), quality.value)
+    return min(max(quality.low, quality.value - 0.1), quality.value)
 
 
 def _whisker(estimate: Estimate, *, least: float = -math.inf) -> tuple[float, float]:
@@ -188,7 +194,7 @@ def _whisker(estimate: Estimate, *, least: float = -math.inf) -> tuple[float, fl
 
 
 def _svg(findings: Findings, points: Sequence[Point], limits: dict[str, float], which: str, frame: Frame) -> Markup:
-    axes = _axes(points, limits, frame)
+    axes = _axes(points, limits, frame, lower=findings.lower_is_better)
     title = f"plot-{frame.name}-title"
     return element(
         "svg",
@@ -218,7 +224,11 @@ def _grid(axes: Axes, metric: str, which: str) -> Markup:
     middle = (frame.left + frame.width - frame.right) / 2
     axis = f"latency {which} per item"
     drawn.append(element("text", axis, x=middle, y=frame.height - 8, text_anchor="middle", class_="axis"))
-    drawn.append(element("text", f"↑ {_cut(metric, 30)}", x=4, y=14, class_="axis"))
+    drawn.append(
+        element(
+            "text", f"↑ {_cut(metric, 30)}{', less is better' if axes.upside_down else ''}", x=4, y=14, class_="axis"
+        )
+    )
     return element("g", *drawn, aria_hidden="true")
 
 
@@ -246,7 +256,8 @@ def _words(axes: Axes, limits: dict[str, float], bubbles: Sequence[Box]) -> tupl
         anchor = "start" if at < right - 110 else "end"
         drawn.append(element("text", said, x=at, y=top - 7, text_anchor=anchor, class_="limit-text"))
     if "quality" in limits:
-        said, at = f"budget ≥ {wording.share(limits['quality'])}", axes.y(limits["quality"])
+        sign = "≤" if axes.upside_down else "≥"
+        said, at = f"budget {sign} {wording.share(limits['quality'])}", axes.y(limits["quality"])
         places = [(right - 4, at + 14, "end"), (right - 4, at - 5, "end"), (left + 4, at + 14, "start")]
         place = min(places, key=lambda each: sum(text_box(said, each).shared(bubble) for bubble in bubbles))
         taken.append(text_box(said, place))
@@ -273,12 +284,12 @@ def _whiskers(point: Point, axes: Axes) -> Markup | None:
     low, high = (axes.y(end) for end in _whisker(point.quality))
     return joined(
         element("line", x1=left, x2=right, y1=y, y2=y, class_=f"whisker {point.role}") if right - left > 1 else None,
-        element("line", x1=x, x2=x, y1=low, y2=high, class_=f"whisker {point.role}") if low - high > 1 else None,
+        element("line", x1=x, x2=x, y1=low, y2=high, class_=f"whisker {point.role}") if abs(low - high) > 1 else None,
     )
 
 
 def _below(point: Point, axes: Axes) -> bool:
-    return point.quality.value < axes.y.low
+    return point.quality.value > axes.y.high if axes.upside_down else point.quality.value < axes.y.low
 
 
 def _bubble(point: Point, axes: Axes) -> Markup:
