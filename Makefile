@@ -9,11 +9,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 FOR ?= 30s
+SEARCH ?= 20min
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types format bench bench-docs docs docs-cli soak system-deps clean
+.PHONY: help demo demo-build test lint types format bench bench-docs docs docs-cli soak system-deps clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z%-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +30,9 @@ $(VENV)/.ready-%: pyproject.toml constraints.txt scripts/install.py
 
 demo: $(VENV)/.ready-run  ## watch a real model triage this machine's log (FOR=30s)
 	@$(BIN)/python -m scripts.demo --for $(FOR)
+
+demo-build: $(VENV)/.ready-run  ## search longer for the demo's model: pruning and distilling, two thread counts (SEARCH=20min)
+	@$(BIN)/skerry build examples/log-triage --time $(SEARCH) --prune --threads 1,2
 
 test: $(VENV)/.ready-dev  ## run the tests (ARGS='-k engine')
 	$(BIN)/python -m pytest --cov=skerry $(ARGS)

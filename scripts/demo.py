@@ -30,6 +30,7 @@ def main() -> int:
     """Run the demo; return 0, or the exit code of the step that failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--for", dest="duration", default="30s", help="how long it runs (%(default)s)")
+    parser.add_argument("--search", default="90s", help="how long forms of the model are tried (%(default)s)")
     parser.add_argument("--example", type=Path, default=ROOT / "examples" / "log-triage", help="(%(default)s)")
     args = parser.parse_args()
     began_s = time.monotonic()
@@ -38,7 +39,7 @@ def main() -> int:
     try:
         with journal(example / "logs" / "journal.log") as remark:
             print(f"logs of this machine: {', '.join([*logs(example), remark])}", flush=True)
-            code = step("prepare the model", ["build", shown(example)])
+            code = step("search the best form of the model", ["build", shown(example), "--time", args.search])
             code = code or step("triage", ["run", shown(example), "--for", args.duration])
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

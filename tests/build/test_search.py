@@ -184,6 +184,17 @@ def test_whole_models_come_before_changed_ones_and_the_time_is_kept(make: Make) 
     assert len(prune.applied) < 4
 
 
+def test_a_search_with_too_little_time_still_finds_a_form(make: Make) -> None:
+    class Slow(Shrinking):
+        def candidates(self, artifact: Artifact, workbench: Workbench) -> list[dict[str, Any]]:
+            time.sleep(0.1)
+            return super().candidates(artifact, workbench)
+
+    found = make(Slow("export", "convert", [900, 1000]), seconds=0.05).run(Trier())
+    assert found.chosen == "export(size=900)"
+    assert [each.name for each in found.candidates if isinstance(each.outcome, Discarded)] == ["export(size=1000)"]
+
+
 def test_what_was_made_before_is_found_again(make: Make) -> None:
     first, second = Shrinking("export", "convert", [1000]), Shrinking("export", "convert", [1000])
     one, other = make(first).run(Trier()), make(second).run(Trier())

@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 LEFT_OUT = shutil.ignore_patterns("out", ".skerry", "__pycache__", "journal.log")
 
 Copy = Callable[[str], Path]

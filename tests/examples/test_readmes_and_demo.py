@@ -65,9 +65,9 @@ def test_the_page_and_the_readme_name_every_example() -> None:
 def test_the_demo_ends_with_a_table_rows_and_what_to_try_next(copy: Copy) -> None:
     example = copy("log-triage")
     (example / "logs" / "app.log").write_text("Nov 05 00:00:15 gate systemd[1]: Finished Rotate log files.\n")
-    words = [sys.executable, "-m", "scripts.demo", "--for", "3s", "--example", str(example)]
+    words = [sys.executable, "-m", "scripts.demo", "--for", "3s", "--search", "4s", "--example", str(example)]
     done = subprocess.run(
-        words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=100, check=False
+        words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "events.db (table events)" in done.stdout
@@ -85,7 +85,7 @@ def test_the_demo_follows_the_journal_and_lets_go_of_it(copy: Copy, start: Start
     place.write_text(f'#!/bin/sh\necho "{line}"\n{follow}\n')
     place.chmod(0o755)
     path = f"{place.parent}{os.pathsep}{environment()['PATH']}"
-    words = ("-m", "scripts.demo", "--for", "10min", "--example", example)
+    words = ("-m", "scripts.demo", "--for", "10min", "--search", "4s", "--example", example)
     demo = start(f"PATH={path}", sys.executable, *words, folder=ROOT, program="env")
     demo.await_text(example / "out" / "events.jsonl", "Killed process 4121")
     os.killpg(demo.process.pid, signal.SIGINT)
@@ -98,7 +98,7 @@ def test_the_demo_follows_the_journal_and_lets_go_of_it(copy: Copy, start: Start
 def test_ctrl_c_ends_the_demo_in_order(copy: Copy, start: Start) -> None:
     example = copy("log-triage")
     (example / "logs" / "app.log").write_text("Nov 05 00:00:15 gate systemd[1]: Finished Rotate log files.\n")
-    demo = start("-m", "scripts.demo", "--for", "10min", "--example", example, folder=ROOT)
+    demo = start("-m", "scripts.demo", "--for", "10min", "--search", "4s", "--example", example, folder=ROOT)
     demo.await_text(example / "out" / "events.jsonl", "\n")
     os.killpg(demo.process.pid, signal.SIGINT)  # as a terminal does: to all of them
     assert demo.process.wait(60) == 0

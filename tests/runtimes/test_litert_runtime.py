@@ -218,6 +218,21 @@ os._exit(0)
         assert done.stderr == "done"
 
 
+def test_nothing_is_written_to_the_terminal_at_the_end_of_the_process(lengths: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from skerry.runtimes.litert import LiteRtRuntime
+session = LiteRtRuntime().load(Path(sys.argv[1]), options={"engine": "compiled"})
+session.warm_up()
+print("mine", file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(lengths)], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == "mine\n"
+
+
 def test_what_others_write_during_a_load_still_comes_out(lengths: Path) -> None:
     code = """
 import os

@@ -174,8 +174,9 @@ class Search:
             heapq.heappush(waiting, (self._changes(task), place, next(number), task))
 
         def follow(artifact: Artifact, place: int) -> None:
-            for technique in self._following(artifact):
-                queue(_Task(artifact, technique), place + (_FAR if technique.toolchain else 0))
+            # One place for each: the first settings of one technique are tried before those of the next are looked for.
+            for index, technique in enumerate(self._following(artifact)):
+                queue(_Task(artifact, technique), place + index + (_FAR if technique.toolchain else 0))
 
         yield self._origin
         follow(self._origin, 0)

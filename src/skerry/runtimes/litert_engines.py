@@ -149,7 +149,8 @@ def _environment() -> Any:
     import ai_edge_litert
     from ai_edge_litert.environment import Environment, EnvironmentOptions
 
-    # Left to the end of the process, it would write to the terminal.
+    # Left to the end of the process, it would write to the terminal; so does one that the library makes for itself.
+    atexit.register(_close_the_terminal)
     atexit.register(_forget_environment)
     return Environment.create(options=EnvironmentOptions(runtime_path=str(Path(ai_edge_litert.__file__).parent)))
 
@@ -157,6 +158,16 @@ def _environment() -> Any:
 def _forget_environment() -> None:
     with listening([]):
         _environment.cache_clear()
+
+
+def _close_the_terminal() -> None:
+    """Let what libraries say while the process is taken down go nowhere: Python has said all by then."""
+    try:
+        sys.stderr.flush()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+    except (OSError, AttributeError, ValueError):  # a service without a terminal
+        return
 
 
 def keeps_files_in_memory() -> bool:
