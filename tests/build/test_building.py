@@ -376,7 +376,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("changes", "kind", "match"),
         [
-            ({"model_type": "llama"}, ModelKindError, "architecture llama"),
+            ({"model_type": "llama"}, ModelCorruptError, "weights lack embed_tokens"),
             ({"model_type": "bertt"}, ModelKindError, "did you mean 'bert'"),
             ({"hidden_size": 64}, ModelCorruptError, "weights cannot be read"),
         ],

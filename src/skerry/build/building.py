@@ -20,6 +20,7 @@ from skerry.build.report import TOOLS, Lock, ModelReport, Report, VariantReport,
 from skerry.build.texts import Texts, own_texts, read_texts
 from skerry.run.digest import PREFIX, file_digest
 from skerry.run.encoder import load_encoder
+from skerry.spec.errors import ModelKindError
 from skerry.spec.manifest import Manifest, ModelManifest, Variant
 from skerry.spec.pipeline import Data, Model
 from skerry.spec.reading import Project
@@ -95,6 +96,11 @@ def _build_model(name: str, model: Model, home: Path, cache: Cache, progress: Pr
         origin = find_origin(model, home)
     if origin.kind == "null":
         return _build_null(name, model, origin)
+    if origin.tokenizer is None or origin.kind not in {"transformer", "onnx"}:
+        raise ModelKindError(
+            "only a text model from weights or from ONNX can be built without a search", where=name,
+            hint="give the search some time: skerry build PIPELINE --time 3min",
+        )  # fmt: skip
     return _TextBuild(name, model, origin, home, cache, progress).run(keep_fp32=keep_fp32 or model.shadow == "fp32")
 
 

