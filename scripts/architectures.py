@@ -205,11 +205,7 @@ def _int8_cosine(origin: Origin, graph: Path) -> tuple[float, str]:
     with torch.no_grad():
         cosines = list(_cosines(torch, part, session))
     session.close()
-    return (
-        min(cosines),
-        ", ".join(one.name for one in part.inputs),
-        sum(one.numel() for one in part.module.parameters()),
-    )
+    return min(cosines), ", ".join(one.name for one in part.inputs)
 
 
 def _cosines(torch: Any, part: Any, session: Any) -> Iterator[float]:
@@ -223,7 +219,7 @@ def _cosines(torch: Any, part: Any, session: Any) -> Iterator[float]:
 
 def _row(line: Line) -> str:
     cells = (
-        line.name, line.part, f"`{line.inputs}`".replace(", ", "`, `"), f"{line.parameters / 1e6:.2f}", "ok",
+        line.name, line.part, f"`{line.inputs}`".replace(", ", "`, `"), "ok",
         f"{line.fp32:.6f}", f"{line.int8:.4f}", f"{line.fp32_bytes / 1e6:.2f} → {line.int8_bytes / 1e6:.2f}",
         f"{line.seconds:.1f}",
     )  # fmt: skip

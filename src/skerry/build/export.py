@@ -155,8 +155,9 @@ def _trace(torch: Any, part: Part, target: Path) -> None:
     axes = {one.name: {at: size for at, size in enumerate(one.shape) if isinstance(size, str)} for one in part.inputs}
     try:
         torch.onnx.export(
-            part.module, tuple(example.values()), str(target), input_names=list(example), output_names=list(part.outputs),
-            dynamic_axes=axes | _free_axes(torch, part), opset_version=OPSET, dynamo=False,
+            part.module, tuple(example.values()), str(target), input_names=list(example),
+            output_names=list(part.outputs), dynamic_axes=axes | _free_axes(torch, part), opset_version=OPSET,
+            dynamo=False,
         )  # fmt: skip
     except Exception as error:  # the exporter raises a dozen kinds, all of which mean that it cannot
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

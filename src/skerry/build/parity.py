@@ -50,7 +50,7 @@ def require_same(target: Path, cases: Iterable[Case]) -> float:
 
 
 def likeness(theirs: Array, ours: Array, mask: Array | None = None, *, scale: float = SCALE) -> float:
-    """Return the least cosine between the rows of two arrays; 0 for other shapes, or norms apart by more than ``scale``.
+    """Return the least cosine between the rows of two arrays; 0 for other shapes, or norms ``scale`` apart.
 
     Rows run along the last axis of arrays with up to three axes (those that ``mask`` leaves out are not looked at),
     and over all axes but the first of arrays with more. Whole numbers have to be equal.
