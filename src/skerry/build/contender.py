@@ -19,6 +19,7 @@ import msgspec
 from skerry.build import exchange
 from skerry.build.artifact import RUNTIMES, Artifact
 from skerry.build.exchange import Broken, FailureKind, Load, Loaded, Reply, Request
+from skerry.build.items import Item
 from skerry.build.limits import Confinement, Limits, MemoryBy, MemoryGroup, data_limit, open_memory_group
 from skerry.build.trial_child import OUT_OF_MEMORY
 from skerry.spec.errors import ModelError
@@ -112,12 +113,15 @@ class Contender:
             return self._group.by
         return "rlimit" if self._confinement.data_bytes is not None else "none"
 
-    def load(self, text: str, timeout_s: float) -> Loaded:
-        """Load the variant and let it answer one text; raises ``ContenderError``."""
+    def load(self, item: Item, timeout_s: float, *, output: int = 0) -> Loaded:
+        """Load the variant and let it answer one item; raises ``ContenderError``.
+
+        ``output`` is the place of the output that is judged.
+        """
         manifest, variant = described(self._artifact, self._threads)
         request = Load(
             confinement=self._confinement, folder=str(self._artifact.folder), manifest=manifest, variant=variant,
-            text=text,
+            item=exchange.asked(item), output=output,
         )  # fmt: skip
         return self.ask(request, Loaded, timeout_s)
 
@@ -262,4 +266,4 @@ def _quoted(said: str) -> str:
 
 
 def _named(request: Request) -> str:
-    return {"Load": "loading", "Turn": "a turn", "Answer": "texts", "Batch": "a batch"}[type(request).__name__]
+    return {"Load": "loading", "Turn": "a turn", "Answer": "items", "Batch": "a batch"}[type(request).__name__]

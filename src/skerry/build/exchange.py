@@ -12,44 +12,84 @@ from typing import Literal
 
 import msgspec
 
+from skerry.build.items import Item, Row
 from skerry.build.limits import Confinement
 from skerry.spec.manifest import ModelManifest, Variant
+from skerry.spec.ports import Array
 
 FailureKind = Literal["crash", "out-of-memory", "timeout", "error"]
 """Ended by a signal; ended for want of memory; gave no answer in time; said itself what is wrong."""
 
 _HEAD = struct.Struct("<I")
 _LONGEST_FRAME = 1 << 30
-"""Bytes: beyond all vectors of a trial; a longer one is no frame, but something that a library wrote into the pipe."""
+"""Bytes: beyond all answers of a trial; a longer one is no frame, but something that a library wrote into the pipe."""
+
+
+class Tensor(msgspec.Struct, frozen=True, kw_only=True):
+    """An array as it travels: its name, dtype, shape, and bytes in C order and this machine's order of bytes."""
+
+    name: str = ""
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+    @classmethod
+    def of(cls, array: Array, name: str = "") -> Tensor:
+        """Return an array to send."""
+        return cls(name=name, dtype=array.dtype.name, shape=array.shape, data=array.tobytes())
+
+    def array(self) -> Array:
+        """Return the array that came, which may be written to, as some runtimes want it."""
+        import numpy as np
+
+        return np.frombuffer(bytearray(self.data), dtype=self.dtype).reshape(self.shape)
+
+
+Asked = str | tuple[Tensor, ...]
+"""An item as it travels: a text, or the arrays of a row."""
+
+
+def asked(item: Item) -> Asked:
+    """Return an item to send."""
+    return item if isinstance(item, str) else tuple(Tensor.of(array, name) for name, array in item.items())
+
+
+def row_of(sent: tuple[Tensor, ...]) -> Row:
+    """Return the row that came."""
+    return {tensor.name: tensor.array() for tensor in sent}
 
 
 class Load(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """Confine yourself, load this variant and answer ``text``."""
+    """Confine yourself, load this variant and answer ``item``.
+
+    ``output`` is the place, among the model's outputs, of the one that is judged; only models of tensors have several.
+    """
 
     confinement: Confinement
     folder: str
     manifest: ModelManifest
     variant: Variant
-    text: str
+    item: Asked
+    output: int = 0
 
 
 class Turn(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """Answer ``lead`` to get warm, then each of ``texts`` alone, and tell how long each of these took."""
+    """Answer ``lead`` to get warm, then each of ``items`` alone, and tell how long each of these took."""
 
-    lead: list[str]
-    texts: list[str]
+    lead: list[Asked]
+    items: list[Asked]
 
 
 class Answer(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """Answer each of ``texts`` alone and hand over the vectors."""
+    """Answer each of ``items`` alone and hand over the answers."""
 
-    texts: list[str]
+    items: list[Asked]
 
 
 class Batch(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """Answer ``texts`` all at once and tell how long that took."""
+    """Answer ``items`` all at once and tell how long that took."""
 
-    texts: list[str]
+    items: list[Asked]
 
 
 Request = Load | Turn | Answer | Batch
@@ -59,11 +99,10 @@ class Loaded(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """The variant is ready; ``load_ms`` is the time from the request to the first answer, imports included."""
 
     load_ms: float
-    dimension: int
 
 
 class Times(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """Milliseconds of each text (or of the batch); with the lead, processor time of all threads and preemptions.
+    """Milliseconds of each item (or of the batch); with the lead, processor time of all threads and preemptions.
 
     ``preempted`` counts how often another process took a core away (involuntary context switches).
     """
@@ -73,12 +112,10 @@ class Times(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     preempted: int = 0
 
 
-class Vectors(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """The vectors, float32 in C order of shape (rows, dimension), and the peak of the process so far in bytes."""
+class Answers(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+    """The answers, an array for each item, and the peak of the process so far in bytes."""
 
-    rows: int
-    dimension: int
-    data: bytes
+    arrays: list[Tensor]
     peak_bytes: int
 
 
@@ -89,7 +126,7 @@ class Broken(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     reason: str
 
 
-Reply = Loaded | Times | Vectors | Broken
+Reply = Loaded | Times | Answers | Broken
 
 requests = msgspec.msgpack.Decoder(Request)
 replies = msgspec.msgpack.Decoder(Reply)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -21,17 +21,19 @@ import msgspec
 from skerry.build import quality
 from skerry.build.artifact import Artifact
 from skerry.build.contender import Contender, ContenderError, Failure, confined, described
-from skerry.build.exchange import Answer, Batch, Reply, Request, Times, Turn, Vectors
+from skerry.build.exchange import Answer, Answers, Asked, Batch, Reply, Request, Times, Turn, asked
 from skerry.build.figures import Estimate, Figures
 from skerry.build.halving import Rung
+from skerry.build.items import Item
 from skerry.build.limits import Limits, MemoryBy, choose_cores
+from skerry.build.rows import TOKENS
 from skerry.build.turns import LengthFigures, Turns
 from skerry.device.energy import EnergyMeter
 from skerry.run.tokens import HashedTokens, Tokens, VocabularyTokens, sound_text
 from skerry.spec.errors import ModelError, SpecError
 from skerry.spec.ports import Array
 
-VERSION = 1
+VERSION = 2
 """Counts changes of what is measured, so that cached figures of older ones are not used."""
 
 R = TypeVar("R", bound=Reply)
@@ -114,7 +116,7 @@ class Trials:
     baseline:
         The model as it was given; it is not limited in memory.
     texts:
-        What both answer; the times are of texts drawn from all of them, the quality of the first ones.
+        What both answer, texts or rows of arrays; the times are of those drawn from all, the quality of the first ones.
     limits:
         What a candidate may use.
     threads:
@@ -122,7 +124,9 @@ class Trials:
     metrics:
         Names of metrics (:mod:`skerry.build.quality`) that the quality is measured by.
     truth:
-        The right answer to each text, for metrics that need one.
+        The right answer to each text, for metrics that need one; or by metric, where they need different ones.
+    output:
+        For rows of arrays, the place of the output that is judged among those of the model.
     seed:
         Decides which texts come when, and the drawings of the intervals.
 
@@ -135,23 +139,25 @@ class Trials:
     def __init__(
         self,
         baseline: Artifact,
-        texts: Sequence[str],
+        texts: Sequence[Item],
         *,
         limits: Limits | None = None,
         threads: int = 1,
         metrics: Sequence[str] = ("agreement@10", "cosine"),
-        truth: Sequence[Any] | None = None,
+        truth: Sequence[Any] | Mapping[str, Sequence[Any] | None] | None = None,
+        output: int = 0,
         seed: int = 0,
         pace: Pace | None = None,
     ) -> None:
         if not texts:
             raise SpecError("there is no text to measure on")
+        self._truth = dict(truth) if isinstance(truth, Mapping) else dict.fromkeys(metrics, truth)
         for name in metrics:
-            quality.require_metric(name, truth=truth)
-        self._artifact, self._threads = baseline, threads
-        self._texts = [sound_text(text) for text in texts]
+            quality.require_metric(name, truth=self._truth.get(name))
+        self._artifact, self._threads, self._output = baseline, threads, output
+        self._texts = [sound_text(text) if isinstance(text, str) else text for text in texts]
         self._limits = limits or Limits()
-        self._metrics, self._truth = tuple(metrics), truth
+        self._metrics = tuple(metrics)
         self._seed, self._pace = seed, pace or Pace()
         self._cores = choose_cores(self._limits.cores)
         self._order = list(range(len(texts)))
@@ -216,8 +222,8 @@ class Trials:
         return msgspec.structs.replace(found, load_ms=statistics.median(loads), loads_ms=tuple(loads), notes=notes)
 
     def _measured(self, contender: Contender, candidate: Artifact, rung: Rung, threads: int) -> Measured:
-        loaded = contender.load(self._texts[0], self._pace.load_s)
-        self._ask(contender, Turn(lead=[], texts=self._warm_up_texts()), Times)
+        loaded = contender.load(self._texts[0], self._pace.load_s, output=self._output)
+        self._ask(contender, Turn(lead=[], items=self._warm_up_items()), Times)
         turns, joules = self._turns(contender, rung)
         figures, peak_bytes = self._quality(contender, rung)
         items_per_s, notes = self._throughput(contender, rung)
@@ -255,7 +261,7 @@ class Trials:
             start = turn * items
             places = [order[(start + step) % len(order)] for step in range(items)]
             lead = [order[(start - 1 - step) % len(order)] for step in range(self._pace.lead)]
-            yield places, Turn(lead=self._at(lead), texts=self._at(places))
+            yield places, Turn(lead=self._at(lead), items=self._at(places))
 
     def _is_enough(self, turns: Turns, rung: Rung, *, late: bool) -> bool:
         if len(turns) < self._pace.least_turns:
@@ -264,37 +270,59 @@ class Trials:
         return late or (done and len(turns) % 4 == 0 and turns.is_tight(self._pace.tightness, seed=self._seed))
 
     def _quality(self, contender: Contender, rung: Rung) -> tuple[dict[str, Estimate], int]:
-        """Return the candidate's quality by metric, and the peak of a process that answers one text at a time."""
-        import numpy as np
-
-        texts = self._texts[: rung.texts]
-        self._reference += self._vectors(texts[len(self._reference) :], None)[0]
-        rows, peak_bytes = self._vectors(texts, contender)
-        reference, answers = np.stack(self._reference[: len(texts)]), np.stack(rows)
-        if not np.isfinite(answers).all():
-            reason = "the model answers with numbers that are none (NaN or infinity)"
-            raise ContenderError(Failure(kind="error", reason=reason), str(self._artifact.path))
-        truth = None if self._truth is None else self._truth[: len(texts)]
+        """Return the candidate's quality by metric, and the peak of a process that answers one item at a time."""
+        count = min(rung.texts, len(self._texts))
+        if not self._is_reference_needless():
+            self._reference += self._answers(range(len(self._reference), count), None)[0]
+        answers, peak_bytes = self._answers(range(count), contender)
+        reference = _stacked(self._reference[:count]) if self._reference else None
         try:
-            found = {name: quality.evaluate(name, reference, answers, truth, seed=self._seed) for name in self._metrics}
+            found = {
+                name: quality.evaluate(name, reference, _stacked(answers), self._truth_of(name, count), seed=self._seed)
+                for name in self._metrics
+            }
         except ModelError as error:  # such as vectors of another dimension, which have no cosine
             raise ContenderError(Failure(kind="error", reason=error.message), str(self._artifact.path)) from error
         return found, peak_bytes
 
-    def _vectors(self, texts: Sequence[str], contender: Contender | None) -> tuple[list[Array], int]:
-        """Return the vectors of texts, by a contender or the baseline, and the peak of its process in bytes."""
+    def _is_reference_needless(self) -> bool:
+        """Tell whether the original's answers are not looked at, and need not be kept: they may be large."""
+        return set(self._metrics) == {"perplexity"}
+
+    def _truth_of(self, metric: str, count: int) -> Sequence[Any] | None:
+        truth = self._truth.get(metric)
+        return None if truth is None else truth[:count]
+
+    def _answers(self, places: Sequence[int], contender: Contender | None) -> tuple[list[Array], int]:
+        """Return the answers to items, by a contender or the baseline, and the peak of its process in bytes."""
+        found: list[Array] = []
+        peak_bytes = 0
+        batch = self._pace.batch if isinstance(self._texts[0], str) else 1  # an answer may be large
+        for start in range(0, len(places), batch):
+            chosen = places[start : start + batch]
+            request = Answer(items=self._at(chosen))
+            told = self._ask_baseline(request, Answers) if contender is None else self._ask(contender, request, Answers)
+            try:
+                found += [self._condensed(tensor.array(), at) for at, tensor in zip(chosen, told.arrays, strict=True)]
+            except ContenderError as error:
+                if contender is None:
+                    raise _baseline_error(error) from error
+                raise
+            peak_bytes = told.peak_bytes
+        return found, peak_bytes
+
+    def _condensed(self, answer: Array, place: int) -> Array:
+        """Return as much of an answer as the metrics need; raises ``ContenderError`` for one that is no answer."""
         import numpy as np
 
-        rows: list[Array] = []
-        peak_bytes = 0
-        for start in range(0, len(texts), self._pace.batch):
-            request = Answer(texts=list(texts[start : start + self._pace.batch]))
-            told = (
-                self._ask_baseline(request, Vectors) if contender is None else self._ask(contender, request, Vectors)
-            )  # fmt: skip
-            rows += list(np.frombuffer(told.data, dtype="<f4").reshape(told.rows, told.dimension))
-            peak_bytes = told.peak_bytes
-        return rows, peak_bytes
+        if answer.dtype.kind == "f" and not np.isfinite(answer).all():
+            reason = "the model answers with numbers that are none (NaN or infinity)"
+            raise ContenderError(Failure(kind="error", reason=reason), str(self._artifact.path))
+        truth = self._truth.get(self._metrics[0]) if self._metrics else None
+        try:
+            return quality.condensed(self._metrics, answer, None if truth is None else truth[place])
+        except ModelError as error:
+            raise ContenderError(Failure(kind="error", reason=error.message), str(self._artifact.path)) from error
 
     def _throughput(self, contender: Contender, rung: Rung) -> tuple[float, list[str]]:
         """Return texts per second in batches, and what went wrong: a batch may need more memory than one text does."""
@@ -304,7 +332,7 @@ class Trials:
         try:
             for number in range(most + 1):
                 places = [self._order[(number * batch + step) % len(self._order)] for step in range(batch)]
-                times += self._ask(contender, Batch(texts=self._at(places)), Times).milliseconds
+                times += self._ask(contender, Batch(items=self._at(places)), Times).milliseconds
                 if len(times) > 1 and time.monotonic() > give_up:
                     break
         except ContenderError as error:
@@ -314,10 +342,10 @@ class Trials:
 
     def _load_again(self, candidate: Artifact, limits: Limits, threads: int) -> float:
         with confined(candidate, threads, self._cores, limits) as contender:
-            return contender.load(self._texts[0], self._pace.load_s).load_ms
+            return contender.load(self._texts[0], self._pace.load_s, output=self._output).load_ms
 
     def _ask(self, contender: Contender, request: Request, kind: type[R]) -> R:
-        return contender.ask(request, kind, self._patience(_texts_of(request)))
+        return contender.ask(request, kind, self._patience(_items_of(request)))
 
     def _ask_baseline(self, request: Request, kind: type[R]) -> R:
         """Ask the baseline; when its process has died it is started once more. Raises ``ModelError`` at the second."""
@@ -338,9 +366,8 @@ class Trials:
         limits = msgspec.structs.replace(self._limits, memory_bytes=None)
         self._baseline = confined(self._artifact, self._threads, self._cores, limits)
         try:
-            self._baseline.load(self._texts[0], self._pace.load_s)
-            texts = self._warm_up_texts()
-            warm = self._baseline.ask(Turn(lead=[], texts=texts), Times, self._pace.load_s)
+            self._baseline.load(self._texts[0], self._pace.load_s, output=self._output)
+            warm = self._baseline.ask(Turn(lead=[], items=self._warm_up_items()), Times, self._pace.load_s)
             self._baseline_item_s = statistics.median(warm.milliseconds) / 1e3
         except ContenderError as error:
             self.close()
@@ -352,29 +379,41 @@ class Trials:
     def _patience(self, texts: int) -> float:
         return max(self._pace.patience_s, self._pace.patience * self._baseline_item_s * texts)
 
-    def _warm_up_texts(self) -> list[str]:
+    def _warm_up_items(self) -> list[Asked]:
         return self._at(self._order[: self._pace.warm_up])
 
-    def _at(self, places: Sequence[int]) -> list[str]:
-        return [self._texts[place] for place in places]
+    def _at(self, places: Sequence[int]) -> list[Asked]:
+        return [asked(self._texts[place]) for place in places]
 
     def _lengths(self) -> list[int]:
-        """Return the tokens of each text, by the baseline's tokenizer."""
+        """Return the tokens of each text, by the baseline's tokenizer; of rows, those that they hold, if any."""
+        texts = [text for text in self._texts if isinstance(text, str)]
+        if not texts:
+            return [row[TOKENS].size if TOKENS in row else 0 for row in self._texts if not isinstance(row, str)]
         if not self._tokens:
             manifest, _ = described(self._artifact, self._threads)
             tokens: Tokens = HashedTokens(manifest.max_tokens)
             if manifest.tokenizer is not None:
                 tokens = VocabularyTokens(Path(manifest.tokenizer), manifest.max_tokens)
-            self._tokens = [len(ids) for ids in tokens.many(self._texts)]
+            self._tokens = [len(ids) for ids in tokens.many(texts)]
         return self._tokens
 
 
 def trial(
-    baseline: Artifact, candidate: Artifact, rung: Rung, texts: Sequence[str], *, threads: int = 1, **options: Any
+    baseline: Artifact, candidate: Artifact, rung: Rung, texts: Sequence[Item], *, threads: int = 1, **options: Any
 ) -> Measured | Failure:
     """Measure one candidate against a baseline; ``options`` are those of :class:`Trials`, ``threads`` are both's."""
     with Trials(baseline, texts, threads=threads, **options) as trials:
         return trials.run(candidate, rung, threads=threads)
+
+
+def _stacked(answers: list[Array]) -> Any:
+    """Return answers that are vectors of one length as one array, of shape (items, dimension); others as they are."""
+    import numpy as np
+
+    if answers and answers[0].ndim == 1 and len({answer.shape for answer in answers}) == 1:
+        return np.stack(answers)
+    return answers
 
 
 def _over(peak_bytes: int, limits: Limits) -> Iterator[str]:
@@ -388,18 +427,18 @@ def _over(peak_bytes: int, limits: Limits) -> Iterator[str]:
         yield f"the process held {peak_bytes / 1e6:.1f} MB at its peak, of {most / 1e6:.1f} MB allowed"
 
 
-def _texts_of(request: Request) -> int:
+def _items_of(request: Request) -> int:
     match request:
         case Turn():
-            return len(request.lead) + len(request.texts)
+            return len(request.lead) + len(request.items)
         case Answer() | Batch():
-            return len(request.texts)
+            return len(request.items)
         case _:
             return 1
 
 
 def _baseline_error(error: ContenderError) -> ModelError:
-    return ModelError(
-        f"the baseline cannot be measured: {error.failure.reason}", where=error.where,
-        hint="give it more memory, or another source",
-    )  # fmt: skip
+    hint = "name a model that a runtime here takes whole: `skerry runtimes` lists them"
+    if error.failure.kind == "out-of-memory":
+        hint = "give it more memory, or another source"
+    return ModelError(f"the baseline cannot be measured: {error.failure.reason}", where=error.where, hint=hint)

@@ -13,10 +13,28 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from skerry.build import exchange
-from skerry.build.exchange import Answer, Batch, Broken, Load, Loaded, Reply, Request, Times, Turn, Vectors
+from skerry.build.exchange import (
+    Answer,
+    Answers,
+    Asked,
+    Batch,
+    Broken,
+    Load,
+    Loaded,
+    Reply,
+    Request,
+    Tensor,
+    Times,
+    Turn,
+)
+from skerry.build.items import Row
 from skerry.run.encoder import Encoder, load_encoder
+from skerry.run.tensors import TensorModel, load_tensor_model
+from skerry.spec.errors import ModelKindError
+from skerry.spec.ports import Array
 
 _DIE_WITH_PARENT = 1
 """``PR_SET_PDEATHSIG`` of ``prctl(2)``."""
@@ -25,11 +43,61 @@ OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "bad allocation", "Cannot allocate 
 """How Python, C++, the C library and runtimes say that there was no memory to be had."""
 
 
+class TextContender:
+    """A model of texts, which answers with a vector for each."""
+
+    def __init__(self, request: Load) -> None:
+        self._encoder: Encoder = load_encoder(Path(request.folder), request.manifest, request.variant)
+
+    def prepared(self, items: list[Asked]) -> list[str]:
+        """Return the texts as they are."""
+        return [item for item in items if isinstance(item, str)]
+
+    def answers(self, texts: list[str]) -> Array:
+        """Return one vector for each text, float32 of shape (texts, dimension)."""
+        return self._encoder.embed(texts)
+
+    def warm_up(self) -> None:
+        """Answer texts of its own."""
+        self._encoder.warm_up()
+
+
+class TensorContender:
+    """A model of tensors, which answers with one of its outputs for each row."""
+
+    def __init__(self, request: Load) -> None:
+        self._model: TensorModel = load_tensor_model(Path(request.folder), request.manifest, request.variant)
+        outputs = [spec.name for spec in self._model.outputs]
+        if request.output >= len(outputs):
+            raise ModelKindError(
+                f"the model has {len(outputs)} outputs", expected=f"more than {request.output}, as the original has"
+            )
+        self._output = outputs[request.output]
+
+    def prepared(self, items: list[Asked]) -> list[Row]:
+        """Return the rows with their arrays made, which is not to be timed."""
+        return [exchange.row_of(item) for item in items if not isinstance(item, str)]
+
+    def answers(self, rows: list[Row]) -> list[Array]:
+        """Return the judged output for each row; numbers of 16 bits and of 64 become float32."""
+        found = self._model.infer(rows)[self._output]
+        if found and found[0].dtype.kind in "OUS":
+            raise ModelKindError(f"the output {self._output!r} is text", expected="an output of numbers")
+        return [array.astype("float32", copy=False) if array.dtype.kind in "fV" else array for array in found]
+
+    def warm_up(self) -> None:
+        """Run on made-up input."""
+        self._model.warm_up()
+
+
+Model = TextContender | TensorContender
+
+
 def main() -> None:
     """Answer requests until the pipe ends. The argument is the process that started this one."""
     _die_with(int(sys.argv[1]))
     read, write = _take_pipes()
-    encoder: Encoder | None = None
+    model: Model | None = None
     while True:
         try:
             request = exchange.requests.decode(exchange.read_frame(read))
@@ -38,10 +106,10 @@ def main() -> None:
         reply: Reply
         try:
             if isinstance(request, Load):
-                encoder, reply = _load(request)
+                model, reply = _load(request)
             else:
-                assert encoder is not None, "the first request is to load"
-                reply = _answered(encoder, request)
+                assert model is not None, "the first request is to load"
+                reply = _answered(model, request)
         except Exception as error:  # noqa: BLE001 - whatever a runtime raises is this candidate's result
             reply = _broken(error)
         write(exchange.frame(reply))
@@ -61,46 +129,43 @@ def _take_pipes() -> tuple[Callable[[int], bytes], Callable[[bytes], None]]:
     return (lambda count: os.read(incoming, count)), write
 
 
-def _load(request: Load) -> tuple[Encoder, Loaded]:
+def _load(request: Load) -> tuple[Model, Loaded]:
     request.confinement.apply()
     start = time.perf_counter()
-    encoder = load_encoder(Path(request.folder), request.manifest, request.variant)
-    encoder.embed([request.text])
+    model: Any = (TensorContender if request.manifest.task == "tensors" else TextContender)(request)
+    model.answers(model.prepared([request.item]))
     load_ms = (time.perf_counter() - start) * 1e3
-    encoder.warm_up()
-    return encoder, Loaded(load_ms=load_ms, dimension=encoder.dimension)
+    model.warm_up()
+    return model, Loaded(load_ms=load_ms)
 
 
-def _answered(encoder: Encoder, request: Request) -> Reply:
+def _answered(model: Any, request: Request) -> Reply:
     match request:
         case Turn():
-            return _timed(encoder, [[text] for text in request.lead], [[text] for text in request.texts])
+            lead, items = model.prepared(request.lead), model.prepared(request.items)
+            return _timed(model, [[item] for item in lead], [[item] for item in items])
         case Batch():
-            return _timed(encoder, [], [request.texts])
+            return _timed(model, [], [model.prepared(request.items)])
         case Answer():
-            return _vectors(encoder, request.texts)
+            rows = [model.answers([item])[0] for item in model.prepared(request.items)]
+            return Answers(arrays=[Tensor.of(row) for row in rows], peak_bytes=peak_bytes())
         case Load():
             raise AssertionError("a child loads one variant")
 
 
-def _timed(encoder: Encoder, lead: list[list[str]], asked: list[list[str]]) -> Times:
+def _timed(model: Any, lead: list[list[Any]], asked: list[list[Any]]) -> Times:
     times = []
     before, taken = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-    for texts in lead:
-        encoder.embed(texts)
-    for texts in asked:
+    for items in lead:
+        model.answers(items)
+    for items in asked:
         start = time.perf_counter()
-        encoder.embed(texts)
+        model.answers(items)
         times.append((time.perf_counter() - start) * 1e3)
     cpu_ms = (time.process_time() - before) * 1e3
     return Times(
         milliseconds=times, cpu_ms=cpu_ms, preempted=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - taken
     )
-
-
-def _vectors(encoder: Encoder, texts: list[str]) -> Vectors:
-    rows = [encoder.embed([text])[0].astype("<f4", copy=False).tobytes() for text in texts]
-    return Vectors(rows=len(rows), dimension=encoder.dimension, data=b"".join(rows), peak_bytes=peak_bytes())
 
 
 def _broken(error: Exception) -> Broken:

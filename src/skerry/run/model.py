@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from skerry.run.shadow import Shadow
 from skerry.spec.errors import ModelError, ModelMissingError
 from skerry.spec.manifest import Variant
-from skerry.spec.ports import Array, TextModel
+from skerry.spec.ports import Array, TensorSpec, TextModel
 from skerry.spec.summary import ModelState
 from skerry.spec.words import did_you_mean
 
@@ -57,6 +57,8 @@ class ModelHandle:
     shadow:
         The name of a variant that answers a ``shadow_share`` (0 to 1) of the items beside the one in use. It may be
         swapped in, and is not asked as a shadow then.
+    takes_text:
+        Whether it is asked with texts; a model of tensors is asked with the arrays of items (:meth:`infer` alone).
 
     Raises
     ------
@@ -73,10 +75,12 @@ class ModelHandle:
         dimension: int = 0,
         shadow: str | None = None,
         shadow_share: float = 0.05,
+        takes_text: bool = True,
     ) -> None:
         if not variants:
             raise ModelMissingError(f"the model {name} has no variants", hint="run `skerry build PIPELINE` first")
         self.name = name
+        self.takes_text = takes_text
         self.variants = tuple(variants)
         self._load = load
         self._dimension = dimension
@@ -138,11 +142,19 @@ class ModelHandle:
             self._shadow.offer(texts, vectors)
         return vectors
 
-    def infer(self, texts: Sequence[str]) -> dict[str, list[Array]]:
-        """Return the model's raw outputs by name, a list with one array per text, all by one variant."""
+    def infer(self, texts: Sequence[Any]) -> dict[str, list[Array]]:
+        """Return the model's raw outputs by name, a list with one array per text (or item), all by one variant."""
         tenancy = self._enter()
         try:
             return tenancy.model.infer(texts)
+        finally:
+            self._leave(tenancy)
+
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Return what a model of tensors takes, by the variant in use; loads it. An encoder tells nothing."""
+        tenancy = self._enter()
+        try:
+            return tuple(getattr(tenancy.model, "inputs", ()))
         finally:
             self._leave(tenancy)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from skerry.run.encoder import load_encoder
-from skerry.run.model import ModelHandle
+from skerry.run.model import LoadedModel, ModelHandle
+from skerry.run.tensors import load_tensor_model
 from skerry.runtimes.memory import keep_heaps_small
-from skerry.spec.errors import ModelCorruptError, ModelError, ModelMissingError
-from skerry.spec.manifest import Manifest, ModelManifest
+from skerry.spec.errors import ModelCorruptError, ModelError, ModelKindError, ModelMissingError
+from skerry.spec.manifest import Manifest, ModelManifest, Variant
 from skerry.spec.pipeline import Model
 from skerry.spec.summary import ModelState
 from skerry.spec.words import did_you_mean
@@ -61,6 +63,8 @@ def open_models(folder: Path, manifest: Manifest, models: Mapping[str, Model]) -
     ------
     ModelMissingError
         A model, its variant for that runtime, its shadow or a file was not built.
+    ModelKindError
+        A model of tensors is to have a shadow, which compares vectors of texts.
     """
     keep_heaps_small()
     return Models({name: _handle(name, folder, manifest, model) for name, model in models.items()})
@@ -141,15 +145,28 @@ def _handle(name: str, folder: Path, manifest: Manifest, model: Model) -> ModelH
             hint="run `skerry build PIPELINE` again",
         )
     _require_files(folder, built)
-    load = functools.partial(load_encoder, folder, built, threads=model.threads, max_tokens=model.max_tokens)
     return ModelHandle(
         name,
         variants,
-        load,
+        _loader(name, folder, built, model),
         dimension=built.dimension,
         shadow=model.shadow,
         shadow_share=float(model.shadow_share),
+        takes_text=built.task != "tensors",
     )
+
+
+def _loader(name: str, folder: Path, built: ModelManifest, model: Model) -> Callable[[Variant], LoadedModel]:
+    """Return what loads a variant: an encoder for texts, or a model that takes arrays."""
+    if built.task != "tensors":
+        return functools.partial(load_encoder, folder, built, threads=model.threads, max_tokens=model.max_tokens)
+    if model.shadow is not None:
+        raise ModelKindError(
+            f"the model {name} takes arrays, and a shadow compares vectors of texts", where=f"models.{name}.shadow",
+            hint="leave `shadow` out",
+        )  # fmt: skip
+    load: Callable[..., Any] = functools.partial(load_tensor_model, folder, built, threads=model.threads)
+    return load  # its `infer` takes the arrays of items instead of texts
 
 
 def _require_files(folder: Path, built: ModelManifest) -> None:

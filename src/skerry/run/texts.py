@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from skerry.spec.errors import ModelMissingError, StageError
+from skerry.spec.errors import ModelKindError, ModelMissingError, StageError
 from skerry.spec.ports import Context, TextModel
 from skerry.spec.record import Outcome, Record
 from skerry.spec.words import did_you_mean
@@ -55,7 +55,20 @@ def only(answers: Sequence[Outcome | Exception]) -> Outcome:
 
 
 def model_of(context: Context, name: str) -> TextModel:
-    """Return a model by its name in the pipeline file; raises ``ModelMissingError``."""
+    """Return a model of texts by its name in the pipeline file.
+
+    Raises ``ModelMissingError`` where there is none, ``ModelKindError`` where it takes arrays.
+    """
+    found = any_model_of(context, name)
+    if not getattr(found, "takes_text", True):
+        raise ModelKindError(
+            f"the model {name!r} takes arrays, not text", where=context.name, hint="the stage `infer` gives it arrays"
+        )
+    return found
+
+
+def any_model_of(context: Context, name: str) -> TextModel:
+    """Return a model by its name in the pipeline file, whatever it takes; raises ``ModelMissingError``."""
     if context.models is None:
         raise ModelMissingError(f"there is no model {name!r}", where=context.name, expected="an entry under `models:`")
     return context.models(name)

@@ -1,11 +1,15 @@
-"""Infer: text goes into the model, its raw outputs come back as fields."""
+"""Infer: text or arrays go into the model, its raw outputs come back as fields."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
-from skerry.run.texts import Texts, model_of, only
+import msgspec
+
+from skerry.run.arrays import Arrays
+from skerry.run.model import ModelHandle
+from skerry.run.texts import Texts, any_model_of, only
 from skerry.spec.errors import SpecError, StageError, TensorError
 from skerry.spec.ports import Array, Context, Options, TextModel
 from skerry.spec.record import Outcome, Record
@@ -20,7 +24,10 @@ class InferOptions(Options, frozen=True, kw_only=True):
     model:
         The model's name in the pipeline file.
     field:
-        The field with the text; default ``text``.
+        The field with the text; default ``text``. Not for a model of tensors.
+    inputs:
+        For a model of tensors, the field of each input; default the field of its own name. Arrays or lists of numbers,
+        with all axes but the one that runs over items.
     outputs:
         The outputs to keep: a list of their names, or a mapping from an output's name to the field that gets it.
         Default all of them, each in a field of its own name.
@@ -31,12 +38,16 @@ class InferOptions(Options, frozen=True, kw_only=True):
 
     model: str
     field: str = "text"
+    inputs: dict[str, str] = msgspec.field(default_factory=dict)
     outputs: list[str] | dict[str, str] | None = None
     max_batch: int = 16
 
 
 class InferStage:
-    """Adds the model's raw outputs, one array per output without padding; a record without a text fails alone."""
+    """Adds the model's raw outputs, one array per output without padding.
+
+    A record without its text or arrays fails alone.
+    """
 
     Options: ClassVar[type[InferOptions]] = InferOptions
 
@@ -48,10 +59,20 @@ class InferStage:
         self._options = options
         self.max_batch = options.max_batch
         self._model: TextModel | None = None
+        self._takes_text = True
 
     def open(self, context: Context) -> None:
-        """Find the model; raises ``ModelMissingError`` and what loading it raises."""
-        self._model = model_of(context, self._options.model)
+        """Find the model; raises ``ModelMissingError``, and ``SpecError`` for an input that it does not have."""
+        self._model = any_model_of(context, self._options.model)
+        self._takes_text = getattr(self._model, "takes_text", True)
+        taken = [] if self._takes_text else [spec.name for spec in cast("ModelHandle", self._model).inputs()]
+        for name in self._options.inputs:
+            if name not in taken:
+                raise SpecError(
+                    f"the model {self._options.model!r} has no input {name!r}", where=context.name,
+                    expected=f"one of {', '.join(taken)}" if taken else "no `inputs`: it takes text",
+                    hint=did_you_mean(name, taken),
+                )  # fmt: skip
 
     def process(self, record: Record) -> Outcome:
         """Run one record through the model."""
@@ -61,14 +82,24 @@ class InferStage:
         """Run several records through the model at once; raises ``TensorError`` for an output it does not have."""
         if self._model is None:
             raise StageError("infer is not open")
-        texts = Texts(records, self._options.field)
-        if texts.texts:
-            outputs = self._model.infer(texts.texts)
-            chosen = self._chosen(outputs)
-            for index, record in enumerate(texts.good):
-                for name, field in chosen.items():
-                    record.fields[field] = outputs[name][index]
-        return texts.answers()
+        if self._takes_text:
+            texts = Texts(records, self._options.field)
+            self._fill(texts.good, self._model, texts.texts)
+            return texts.answers()
+        model = cast("ModelHandle", self._model)
+        arrays = Arrays(records, model.inputs(), self._options.inputs)
+        self._fill(arrays.good, model, arrays.items)
+        return arrays.answers()
+
+    def _fill(self, records: Sequence[Record], model: Any, items: Sequence[Any]) -> None:
+        """Put the outputs for the items into their records."""
+        if not items:
+            return
+        outputs = model.infer(items)
+        chosen = self._chosen(outputs)
+        for index, record in enumerate(records):
+            for name, field in chosen.items():
+                record.fields[field] = outputs[name][index]
 
     def _chosen(self, outputs: Mapping[str, list[Array]]) -> dict[str, str]:
         """Return the field of each output that is kept."""
