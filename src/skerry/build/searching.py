@@ -41,7 +41,7 @@ from skerry.build.progress import Progress
 from skerry.build.release import write_release
 from skerry.build.report import TOOLS, tool_versions
 from skerry.build.search import Found, Search
-from skerry.build.splits import Splits, split
+from skerry.build.splits import Splits, key, split
 from skerry.build.technique import Kind, Workbench, techniques
 from skerry.build.texts import Texts, own_texts, read_texts
 from skerry.run.digest import PREFIX, file_digest
@@ -145,7 +145,7 @@ class _Model:
         limits = Limits(cores=max(self._wish.threads), memory_bytes=None if memory is None else int(HEADROOM * memory))
         metrics = tuple(dict.fromkeys((self._metric, "agreement@10", "cosine")))
         with _Teacher(baseline) as embed:
-            workbench = self._workbench(splits, embed, begin)
+            workbench = self._workbench(splits, origin, embed, begin)
             search = Search(
                 origin, self._chosen_techniques(), workbench, self._cache, budget=self._model.budget,
                 metric=self._metric, threads=self._wish.threads, seconds=self._wish.seconds,
@@ -211,13 +211,17 @@ class _Model:
         """Tell whether a toolchain is there: a search installs none, which would take the time and a gigabyte."""
         return self._wish.toolchains and toolchain.find(name) is not None
 
-    def _workbench(self, splits: Splits, embed: Callable[[Sequence[str]], Any], begin: float) -> Workbench:
+    def _workbench(
+        self, splits: Splits, origin: Artifact, embed: Callable[[Sequence[str]], Any], begin: float
+    ) -> Workbench:
         def converter(name: str, script: str, request: dict[str, Any]) -> dict[str, Any]:
             return toolchain.run(name, script, request)
 
         return Workbench(
             texts=splits.calibrate.lines, seed=self._wish.seed, threads=max(self._wish.threads),
             deadline=begin + self._wish.seconds, progress=self._progress, embed=embed, toolchain=converter,
+            teacher=origin,
+            forbidden=frozenset(key(text) for part in (splits.select, splits.report) for text in part.lines),
         )  # fmt: skip
 
     def _reported(self, name: str, trials: RememberedTrials) -> Candidate:

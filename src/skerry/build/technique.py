@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import msgspec
 
 from skerry.build.artifact import Artifact
+from skerry.build.items import Row
 from skerry.build.progress import Progress
 
 Kind = Literal["prune", "distill", "convert", "quantize"]
@@ -26,6 +27,8 @@ class Workbench(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     texts:
         Texts to calibrate, tune and distil on; the search never reports on them.
+    samples, output:
+        For a model of tensors, rows of arrays in the place of texts, and the place of the output that is judged.
     seed:
         Decides everything that is random.
     threads:
@@ -36,17 +39,26 @@ class Workbench(msgspec.Struct, frozen=True, kw_only=True):
         Told of long work.
     embed:
         The teacher: the vectors of texts by the model that was given, float32 of shape (texts, dimension).
+    teacher:
+        The model that was given itself, for techniques that look into it; ``None`` where only its vectors are known.
+    forbidden:
+        Keys (:func:`skerry.build.splits.key`) of the texts that the search selects by and reports on: nothing may learn
+        from them.
     toolchain:
         Runs a converter in an isolated environment: name of the toolchain, name of the script, request; see
         :mod:`skerry.build.toolchain`. ``None`` where toolchains are not to be used.
     """
 
     texts: tuple[str, ...]
+    samples: tuple[Row, ...] = ()
+    output: int = 0
     seed: int = 0
     threads: int = 1
     deadline: float | None = None
     progress: Progress
     embed: Callable[[Sequence[str]], Any] | None = None
+    teacher: Artifact | None = None
+    forbidden: frozenset[str] = frozenset()
     toolchain: Callable[[str, str, dict[str, Any]], dict[str, Any]] | None = None
 
 

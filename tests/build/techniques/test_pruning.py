@@ -30,7 +30,10 @@ from skerry.testing.techniques import vectors
 
 from .conftest import LINES, Family
 
-SHORT = {"steps": 40, "check_every": 10, "batch": 16, "rate": 0.003, "patience": 9}
+SHORT = {
+    "steps": 40, "check_every": 10, "batch": 256, "rate": 0.01, "patience": 9, "further": 0, "embedding": "learned",
+    "compute": "fp32",
+}  # fmt: skip
 
 
 def config_of(artifact: Artifact) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from skerry.build.technique import Workbench, techniques
 from skerry.testing.techniques import CHECKS, ContractError, Specimen, it_makes_a_sound_model, refusing_is_pure
 
 Check = Callable[[Specimen], None]
-SETTINGS: dict[str, dict[str, Any]] = {"distill": {"steps": 6, "check_every": 3, "batch": 8, "patience": 2}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "distill": {"steps": 6, "check_every": 3, "batch": 128, "patience": 2, "further": 0, "compute": "fp32"}
+}
 FROM_WEIGHTS = {"export-onnx", "prune-layers", "prune-ffn", "trim-vocabulary", "distill"}
 OWN = {
     "distill", "export-onnx", "onnx-dynamic", "onnx-fp16", "onnx-static", "onnx-weight-only", "prune-ffn",

@@ -1,9 +1,13 @@
-"""``distill``: a smaller transformer learns to answer as the model that was given, on the user's unlabelled texts.
+"""``distill``: a smaller transformer learns to answer as the model that was given, on text without labels.
 
 The student is the artifact itself, usually pruned. It is taught the teacher's vectors (Reimers, Gurevych: Making
-Monolingual Sentence Embeddings Multilingual using Knowledge Distillation, 2020) and how alike the teacher finds the
-texts of a batch (Tung, Mori: Similarity-Preserving Knowledge Distillation, 2019), since neighbours are what vectors
-are used for. Training is AdamW with a short warm-up and a linear decay. The best weights by agreement on texts held out
+Monolingual Sentence Embeddings Multilingual using Knowledge Distillation, 2020), the states of all tokens where it can
+see them (Jiao et al.: TinyBERT, 2020), and how alike the teacher finds the texts of a batch (Tung, Mori:
+Similarity-Preserving Knowledge Distillation, 2019). The user's own texts are few, so it also reads sentences that are
+found on this machine (:mod:`skerry.build.corpus`).
+
+Training is AdamW with a short warm-up and a cosine to nothing, over as many steps as fit before the deadline. It
+computes in bfloat16 where the processor multiplies in it. The best weights by agreement on the user's texts held out
 are what is written; training ends early when they stay the best for long.
 
 A training that is interrupted goes on from its last checkpoint, which lies beside the target under a name made
@@ -13,32 +17,34 @@ of all that decides the training.
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
 from skerry.build.artifact import Artifact
 from skerry.build.measure import agreement_at
 from skerry.build.technique import Kind, Workbench
+from skerry.build.techniques.lessons import NEIGHBOURS, TEACHER_BATCH, Lessons, Teacher, taught
+from skerry.build.techniques.rounding import round_rows
 from skerry.build.techniques.samples import chosen_texts
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
 from skerry.build.techniques.transformer import Transformer, refuses_transformer
 from skerry.run.pooling import normalized
 from skerry.spec.errors import ModelKindError, SpecError
-from skerry.spec.ports import Array
 
-HELD_OUT_SHARE, MOST_HELD_OUT = 0.2, 300
-_NEIGHBOURS = 10
-_TEACHER_BATCH = 16
 _CHECKPOINT = "checkpoint.pt"
 _LEARNED = 0.999
 """The mean cosine between student and teacher above which there is nothing to learn."""
 _LEAST_GAIN = 1e-4
 """A gain in agreement below this is none."""
+_TRIED = 5
+"""Steps after which it is known how long one takes."""
+_SHARE = 0.6
+"""Of the time to the deadline, training is planned to take this share: the rest is for what is made of the student."""
 
 
 class DistillSettings(Settings, frozen=True, kw_only=True):
@@ -47,31 +53,44 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
     Attributes
     ----------
     steps, batch:
-        Batches at the most, and texts in each.
+        Batches at the most, and how many tokens each may have: the shorter the texts, the more of them.
+    further:
+        Sentences of this machine to learn from beside the user's texts.
     rate:
         The highest rate of learning.
-    similarity:
-        The weight of the likenesses within a batch beside that of the vectors.
+    vectors, tokens, similarity:
+        The weights of the texts' vectors, of the states of their tokens, and of the likenesses within a batch.
+    embedding:
+        ``frozen``: the table of embeddings stays as it is. ``int4``: it is rounded to 4 bits in blocks of 32 first, as
+        ``litert-int8`` with ``embedding: int4`` will do, and the layers learn to live with that. ``learned``: it
+        learns too.
     check_every, patience:
         After how many steps agreement is measured and a checkpoint written, and how many such checks in a row may
         bring no gain before training ends.
+    compute:
+        ``auto`` takes ``bf16`` where the processor multiplies in it.
     """
 
     steps: Annotated[int, msgspec.Meta(ge=1)] = 2000
-    batch: Annotated[int, msgspec.Meta(ge=2)] = 32
-    rate: Annotated[float, msgspec.Meta(gt=0.0, le=0.1)] = 3e-4
+    batch: Annotated[int, msgspec.Meta(ge=16)] = 2048
+    further: Annotated[int, msgspec.Meta(ge=0)] = 100_000
+    rate: Annotated[float, msgspec.Meta(gt=0.0, le=0.1)] = 1e-3
+    vectors: Annotated[float, msgspec.Meta(ge=0.0)] = 1.0
+    tokens: Annotated[float, msgspec.Meta(ge=0.0)] = 1.0
     similarity: Annotated[float, msgspec.Meta(ge=0.0)] = 1.0
+    embedding: Literal["frozen", "int4", "learned"] = "frozen"
     check_every: Annotated[int, msgspec.Meta(ge=1)] = 100
-    patience: Annotated[int, msgspec.Meta(ge=1)] = 6
+    patience: Annotated[int, msgspec.Meta(ge=1)] = 8
+    compute: Literal["auto", "fp32", "bf16"] = "auto"
 
 
 class Distill:
-    """A student taught on the user's texts."""
+    """A student taught on text without labels."""
 
     name: ClassVar[str] = "distill"
     kind: ClassVar[Kind] = "distill"
-    version: ClassVar[int] = 1
-    summary: ClassVar[str] = "a pruned model learns the original's vectors on the user's texts; takes minutes to hours"
+    version: ClassVar[int] = 2
+    summary: ClassVar[str] = "a pruned model learns the original's vectors on text without labels; minutes to hours"
     toolchain: ClassVar[str | None] = None
 
     def refuses(self, artifact: Artifact) -> str:
@@ -81,19 +100,23 @@ class Distill:
         return refuses_transformer(artifact)
 
     def candidates(self, artifact: Artifact, workbench: Workbench) -> list[dict[str, Any]]:
-        """Return a short and a long training, or nothing for a model that answers as its teacher; takes seconds."""
+        """Return a long training for a 4-bit table and a short one, or nothing for a model that answers as its teacher.
+
+        Takes seconds.
+        """
         require_accepted(self.refuses(artifact), self.name)
         if _likeness(artifact, workbench) >= _LEARNED:
             return []
-        return [plain(DistillSettings()), plain(DistillSettings(steps=8000, patience=12))]
+        long = DistillSettings(steps=6000, further=400_000, embedding="int4", check_every=200)
+        return [plain(long), plain(DistillSettings())]
 
     def apply(self, artifact: Artifact, settings: dict[str, Any], workbench: Workbench, target: Path) -> Artifact:
         """Train, until the steps, the patience or the workbench's deadline are over, and write the best student."""
         require_accepted(self.refuses(artifact), self.name)
         told = read_settings(DistillSettings, settings, self.name)
-        if len(workbench.texts) < 2 * _NEIGHBOURS + told.batch // 2:
+        if len(workbench.texts) < 3 * NEIGHBOURS:
             raise SpecError(
-                f"{len(workbench.texts)} texts are too few to learn from", expected=f"{2 * _NEIGHBOURS} and more"
+                f"{len(workbench.texts)} texts are too few to learn from", expected=f"{3 * NEIGHBOURS} and more"
             )
         training = _Training(artifact, told, workbench, _place(artifact, settings, workbench, target))
         training.run()
@@ -109,32 +132,41 @@ class _Training:
         self.transformer = Transformer(artifact, threads=workbench.threads, seed=workbench.seed)
         self._torch = self.transformer.torch
         self._told, self._workbench, self._place = told, workbench, place
-        self._ids = self.transformer.ids(workbench.texts)
-        self._teacher = _taught(workbench, workbench.texts)
+        self._half = computes_half(self._torch, told.compute)
         self._require_same_dimension()
-        self._train, self._held_out = _split(len(self._ids), workbench.seed)
-        model = self.transformer.model
-        self._optimizer = self._torch.optim.AdamW(model.parameters(), lr=told.rate, weight_decay=0.01)
+        self._lessons = Lessons(self.transformer, workbench, told.further, place)
+        self._teacher = Teacher(self.transformer, workbench, half=self._half)
+        self._wanted = self._teacher.vectors([self._lessons.texts[number] for number in self._lessons.held_out])
+        self._weights = self._learning_weights()
+        self._optimizer = self._torch.optim.AdamW(self._weights.values(), lr=told.rate, weight_decay=0.01, fused=True)
         self._step, self._stale, self._best = 0, 0, -1.0
+        self._planned = told.steps
+        self._pass, self._taken = 0, 0
         self._best_weights: dict[str, Any] = {}
         self._resume()
+        self._batches = self._remaining()
 
     def run(self) -> None:
         """Train to the end, and put the best weights into the student."""
-        started = self._step
-        start = time.monotonic()
-        if self._step == 0:
+        if not self._best_weights:
             self._judge()
+        started, start = self._step, time.monotonic()
         while not self._is_over():
-            until = min(self._step + self._told.check_every, self._told.steps)
-            each = (time.monotonic() - start) / max(self._step - started, 1) if self._step > started else 0.0
-            about = f"step {self._step} of {self._told.steps}, agreement {self._best:.3f}"
-            with self._workbench.progress.step(f"distil: {about}", each * (self._told.steps - self._step)):
+            each = (time.monotonic() - start) / (self._step - started) if self._step > started else 0.0
+            if self._step == _TRIED:
+                self._plan(each)
+            check = (self._step // self._told.check_every + 1) * self._told.check_every
+            until = min(check if self._step >= _TRIED else _TRIED, self._planned)
+            about = f"step {self._step} of {self._planned}, agreement {self._best:.3f}"
+            with self._workbench.progress.step(f"distil: {about}", each * (self._planned - self._step)):
                 while self._step < until and not self._is_late():
                     self._learn()
-            self._judge()
-            self._write()
-        self.transformer.model.load_state_dict(self._best_weights)
+            if self._step != _TRIED:
+                self._judge()
+                self._write()
+        with self._torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.copy_(self._best_weights[name])
 
     def forget(self) -> None:
         """Remove the checkpoint, once the result is written."""
@@ -142,59 +174,78 @@ class _Training:
 
     def _require_same_dimension(self) -> None:
         size = getattr(self.transformer.config, "hidden_size", 0)
-        if size and size != self._teacher.shape[1]:
+        length = taught(self._workbench, self._workbench.texts[:1]).shape[1]
+        if size and size != length:
             raise ModelKindError(
-                f"the student gives {size} numbers and its teacher {self._teacher.shape[1]}",
+                f"the student gives {size} numbers and its teacher {length}",
                 expected="a student whose vectors are as long as the teacher's",
             )
+
+    def _learning_weights(self) -> dict[str, Any]:
+        """Return the weights that learn, by name; the table of embeddings is rounded or let be as it is told."""
+        model = self.transformer.model
+        table = model.get_input_embeddings().weight
+        if self._told.embedding == "int4":
+            with self._torch.no_grad():
+                table.copy_(round_rows(self._torch, table))
+        table.requires_grad_(self._told.embedding == "learned")
+        return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+    def _plan(self, each: float) -> None:
+        """Take no more steps than there is time for, so that the rate has fallen to nothing when it ends."""
+        if self._workbench.deadline is not None:
+            fitting = _SHARE * (self._workbench.deadline - time.monotonic()) / max(each, 1e-6)
+            self._planned = max(min(self._told.steps, self._step + int(fitting)), self._step)
 
     def _is_late(self) -> bool:
         deadline = self._workbench.deadline
         return deadline is not None and time.monotonic() >= deadline
 
     def _is_over(self) -> bool:
-        return self._step >= self._told.steps or self._stale >= self._told.patience or self._is_late()
+        return self._step >= self._planned or self._stale >= self._told.patience or self._is_late()
+
+    def _remaining(self) -> Any:
+        """Yield the batches from where the training stands, pass after pass."""
+        while True:
+            for place, batch in enumerate(self._lessons.batches(self._pass, self._told.batch)):
+                if place >= self._taken:
+                    self._taken = place + 1
+                    yield batch
+            self._pass, self._taken = self._pass + 1, 0
 
     def _learn(self) -> None:
         """Take one step on the batch that is due."""
         torch = self._torch
-        functional = torch.nn.functional
-        chosen = self._batch(self._step)
+        chosen = next(self._batches)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._told.rate * _pace(self._step, self._told.steps)
-        inputs = self.transformer.inputs([self._ids[number] for number in chosen])
-        vectors = functional.normalize(self.transformer.pooled(inputs, self.transformer.model(**inputs)), dim=1)
-        wanted = torch.from_numpy(self._teacher[chosen])
-        loss = (1 - (vectors * wanted).sum(dim=1)).mean()
-        alike = functional.mse_loss(vectors @ vectors.T, wanted @ wanted.T)
+            group["lr"] = self._told.rate * _pace(self._step, self._planned)
+        inputs = self.transformer.inputs([self._lessons.ids[number] for number in chosen])
+        wanted, states = self._teacher.lesson(inputs, [self._lessons.texts[number] for number in chosen])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._half):
+            answer = self.transformer.model(**inputs)
+        vectors = torch.nn.functional.normalize(self.transformer.pooled(inputs, answer).float(), dim=1)
+        loss = self._told.vectors * (1 - (vectors * wanted).sum(dim=1)).mean()
+        if states is not None and self._told.tokens:
+            kept = inputs["attention_mask"].bool()
+            apart = (answer.last_hidden_state.float() - states)[kept].square().mean()
+            loss = loss + self._told.tokens * apart / states[kept].square().mean()
+        alike = torch.nn.functional.mse_loss(vectors @ vectors.T, wanted @ wanted.T)
         self._optimizer.zero_grad()
         (loss + self._told.similarity * alike * len(chosen)).backward()
-        torch.nn.utils.clip_grad_norm_(self.transformer.model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self._weights.values(), 0.2)
         self._optimizer.step()
         self._step += 1
-
-    def _batch(self, step: int) -> list[int]:
-        """Return the numbers of the texts of a step: every text once in each pass, in an order of its own."""
-        import numpy as np
-
-        size = min(self._told.batch, len(self._train))
-        each = len(self._train) // size
-        turn, place = divmod(step, each)
-        order = np.random.default_rng([self._workbench.seed, turn]).permutation(self._train)
-        return [int(number) for number in order[place * size : (place + 1) * size]]
 
     def _judge(self) -> None:
         """Measure agreement on the texts held out, and keep the weights when they are the best."""
         import numpy as np
 
-        rows = [self._ids[number] for number in self._held_out]
+        rows = [self._lessons.ids[number] for number in self._lessons.held_out]
         found = [self.transformer.pooled(*pair).numpy() for pair in self.transformer.run(rows)]
-        vectors = normalized(np.concatenate(found))
-        agreement = agreement_at(self._teacher[self._held_out], vectors, min(_NEIGHBOURS, len(rows) - 1))
+        agreement = agreement_at(self._wanted, normalized(np.concatenate(found)), min(NEIGHBOURS, len(rows) - 1))
         if agreement > self._best + _LEAST_GAIN:
             self._best, self._stale = agreement, 0
-            weights = self.transformer.model.state_dict()
-            self._best_weights = {name: tensor.clone() for name, tensor in weights.items()}
+            self._best_weights = {name: weight.detach().clone() for name, weight in self._weights.items()}
         else:
             self._stale += 1
 
@@ -203,8 +254,10 @@ class _Training:
         self._place.mkdir(parents=True, exist_ok=True)
         fresh = self._place / f"{_CHECKPOINT}.new"
         state = {
-            "step": self._step, "stale": self._stale, "best": self._best, "best_weights": self._best_weights,
-            "weights": self.transformer.model.state_dict(), "optimizer": self._optimizer.state_dict(),
+            "step": self._step, "planned": self._planned, "pass": self._pass, "taken": self._taken,
+            "stale": self._stale, "best": self._best, "best_weights": self._best_weights,
+            "weights": {name: weight.detach() for name, weight in self._weights.items()},
+            "optimizer": self._optimizer.state_dict(),
         }  # fmt: skip
         self._torch.save(state, fresh)
         fresh.replace(self._place / _CHECKPOINT)
@@ -213,15 +266,26 @@ class _Training:
         """Go on from the checkpoint, if there is a whole one."""
         try:
             state = self._torch.load(self._place / _CHECKPOINT, weights_only=True)
-            self.transformer.model.load_state_dict(state["weights"])
+            with self._torch.no_grad():
+                for name, weight in self._weights.items():
+                    weight.copy_(state["weights"][name])
             self._optimizer.load_state_dict(state["optimizer"])
         except FileNotFoundError:
             return
         except Exception:  # noqa: BLE001 - whatever a damaged file makes the reader raise, training begins anew
-            shutil.rmtree(self._place, ignore_errors=True)
+            (self._place / _CHECKPOINT).unlink(missing_ok=True)
             return
-        self._step, self._stale, self._best = state["step"], state["stale"], state["best"]
-        self._best_weights = state["best_weights"]
+        self._step, self._planned, self._stale = state["step"], state["planned"], state["stale"]
+        self._pass, self._taken = state["pass"], state["taken"]
+        self._best, self._best_weights = state["best"], state["best_weights"]
+
+
+def computes_half(torch: Any, told: str) -> bool:
+    """Tell whether to compute in bfloat16: where that is asked for, or the processor multiplies in it."""
+    if told != "auto":
+        return told == "bf16"
+    signs = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, sign, bool)()) for sign in signs)
 
 
 def _place(artifact: Artifact, settings: dict[str, Any], workbench: Workbench, target: Path) -> Path:
@@ -234,33 +298,13 @@ def _place(artifact: Artifact, settings: dict[str, Any], workbench: Workbench, t
 def _likeness(artifact: Artifact, workbench: Workbench) -> float:
     """Return the mean cosine between the student's and the teacher's vectors of a few texts."""
     transformer = Transformer(artifact, threads=workbench.threads, seed=workbench.seed)
-    texts = chosen_texts(workbench, _TEACHER_BATCH)
-    wanted = _taught(workbench, texts)
+    texts = chosen_texts(workbench, TEACHER_BATCH)
+    wanted = taught(workbench, texts)
     found = [transformer.pooled(*pair).numpy() for pair in transformer.run(transformer.ids(texts))]
     return float((normalized(found[0]) * wanted).sum(axis=1).mean())
 
 
-def _taught(workbench: Workbench, texts: Sequence[str]) -> Array:
-    """Return the teacher's vectors of texts, of length 1: float32 of shape (texts, dimension)."""
-    import numpy as np
-
-    embed = workbench.embed
-    if embed is None:
-        raise ModelKindError("distillation needs the original model as its teacher", expected="workbench.embed")
-    parts = [embed(texts[start : start + _TEACHER_BATCH]) for start in range(0, len(texts), _TEACHER_BATCH)]
-    return normalized(np.concatenate(parts).astype(np.float32))
-
-
-def _split(count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Return the numbers of the texts to learn from, and of those held out."""
-    import numpy as np
-
-    order = np.random.default_rng(seed).permutation(count).tolist()
-    held_out = min(max(int(count * HELD_OUT_SHARE), _NEIGHBOURS + 1), MOST_HELD_OUT)
-    return order[held_out:], sorted(order[:held_out])
-
-
 def _pace(step: int, steps: int) -> float:
-    """Return the share of the highest rate at a step: it rises for a twentieth of the way and falls to nothing."""
-    warm = max(steps // 20, 1)
-    return min((step + 1) / warm, (steps - step) / max(steps - warm, 1), 1.0)
+    """Return the share of the highest rate at a step: it rises for a fiftieth of the way and falls as a cosine does."""
+    warm = max(steps // 50, 1)
+    return min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * step / max(steps, 1)))

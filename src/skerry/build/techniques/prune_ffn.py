@@ -58,15 +58,20 @@ class PruneFfn:
         require_accepted(self.refuses(artifact), self.name)
         told = read_settings(FfnSettings, settings, self.name)
         transformer = Transformer(artifact, threads=workbench.threads, seed=workbench.seed)
-        name, width = transformer.width()
-        found = _feedforwards(transformer, width)
-        kept = _kept_width(width, told.keep)
-        for one, sums in zip(found, _activity(transformer, workbench, found), strict=True):
-            importance = sums * one.down.weight.detach().norm(dim=0)
-            places = importance.argsort(descending=True, stable=True)[:kept].sort().values
-            _narrow(transformer.torch, one, places)
-        setattr(transformer.config, name, kept)
+        narrow(transformer, workbench, told.keep)
         return forged(artifact, self, settings, target, transformer.save(target))
+
+
+def narrow(transformer: Transformer, workbench: Workbench, share: float) -> None:
+    """Keep a share of every feed-forward's neurons, in place; raises ``ModelKindError`` where they cannot be found."""
+    name, width = transformer.width()
+    found = _feedforwards(transformer, width)
+    kept = _kept_width(width, share)
+    for one, sums in zip(found, _activity(transformer, workbench, found), strict=True):
+        importance = sums * one.down.weight.detach().norm(dim=0)
+        places = importance.argsort(descending=True, stable=True)[:kept].sort().values
+        _narrow(transformer.torch, one, places)
+    setattr(transformer.config, name, kept)
 
 
 def _kept_width(width: int, share: float) -> int:

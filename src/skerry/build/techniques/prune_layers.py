@@ -8,10 +8,13 @@ et al.: DistilBERT, 2019). Without distillation afterwards the vectors are poor.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+import msgspec
 
 from skerry.build.artifact import Artifact
 from skerry.build.technique import Kind, Workbench
+from skerry.build.techniques.prune_ffn import narrow
 from skerry.build.techniques.samples import SHARE_OUT, chosen_texts
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
 from skerry.build.techniques.transformer import Transformer, refuses_transformer
@@ -21,9 +24,18 @@ _SHARES = (2 / 3, 1 / 2, 1 / 3)
 
 
 class LayersSettings(Settings, frozen=True, kw_only=True):
-    """What can be set: ``keep``, the numbers of the layers that stay, from 0; empty for every other one."""
+    """What can be set.
+
+    Attributes
+    ----------
+    keep:
+        The numbers of the layers that stay, from 0; empty for every other one.
+    width:
+        The share of the neurons of feed-forwards that stay, as ``prune-ffn`` chooses them.
+    """
 
     keep: tuple[int, ...] = ()
+    width: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
 
 
 class PruneLayers:
@@ -31,7 +43,7 @@ class PruneLayers:
 
     name: ClassVar[str] = "prune-layers"
     kind: ClassVar[Kind] = "prune"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "fewer layers: those that turn the vectors most, or at even distances"
     toolchain: ClassVar[str | None] = None
 
@@ -68,6 +80,8 @@ class PruneLayers:
             del layers[number]
         transformer.config.num_hidden_layers = len(keep)
         _shorten_lists(transformer.config, keep)
+        if told.width < 1.0:
+            narrow(transformer, workbench, told.width)
         return forged(artifact, self, settings, target, transformer.save(target))
 
 
