@@ -26,18 +26,17 @@ import msgspec
 
 from skerry.runtimes.memory import give_back_free_memory, resident_bytes
 from skerry.runtimes.modelfile import EXECUTORCH, Kind, require_kind
-from skerry.runtimes.tensors import InputCheck, made_up_inputs
+from skerry.runtimes.options import read_options, require_threads
+from skerry.runtimes.tensors import InputCheck, run_on_made_up
 from skerry.spec.errors import (
     DependencyError,
     ModelCorruptError,
     ModelError,
     ModelKindError,
     RuntimeUnavailableError,
-    SpecError,
     TensorError,
 )
 from skerry.spec.ports import Array, Availability, Options, SessionInfo, TensorSpec
-from skerry.spec.words import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -136,9 +135,8 @@ class ExecuTorchRuntime:
         SpecError
             An option is unknown or wrong, or ``threads`` is below 1.
         """
-        if threads < 1:
-            raise SpecError(f"{threads} threads cannot run a model", expected="1 or more")
-        chosen = _options(options or {})
+        require_threads(threads)
+        chosen = read_options(self.name, ExecuTorchOptions, options)
         kind = require_kind(path, self.name)
         if device != "cpu":
             raise RuntimeUnavailableError(f"executorch has no device {device!r} here", expected="cpu")
@@ -177,16 +175,7 @@ class ExecuTorchSession:
 
     def warm_up(self) -> None:
         """Run once on zeros. Raises ``ModelError`` when the program refuses every size that was tried."""
-        refusal: ModelError | None = None
-        for inputs in made_up_inputs(self._info.inputs):
-            try:
-                self.run(inputs)
-                return
-            except ModelError as error:
-                if self._method is None:
-                    raise
-                refusal = error
-        raise ModelError("the model refused made-up input", where=self._info.path) from refusal
+        run_on_made_up(self, lambda: self._method is None)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch of named arrays and return every output by name.
@@ -228,21 +217,6 @@ class ExecuTorchSession:
             self._program = None
             _open_sessions.discard(id(self))
         give_back_free_memory()
-
-
-def _options(options: Mapping[str, Any]) -> ExecuTorchOptions:
-    known = ExecuTorchOptions.__struct_fields__
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        raise SpecError(
-            f"the executorch runtime has no option {unknown[0]!r}",
-            expected=f"one of {', '.join(known)}",
-            hint=did_you_mean(unknown[0], known),
-        )
-    try:
-        return msgspec.convert(dict(options), ExecuTorchOptions)
-    except msgspec.ValidationError as error:
-        raise SpecError(f"options of the executorch runtime: {error}") from error
 
 
 def _version() -> str:

@@ -15,8 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal
 
-import msgspec
-
 from skerry.runtimes.litert_engines import (
     Compiled,
     Engine,
@@ -27,6 +25,7 @@ from skerry.runtimes.litert_engines import (
 )
 from skerry.runtimes.memory import give_back_free_memory, resident_bytes
 from skerry.runtimes.modelfile import require_kind
+from skerry.runtimes.options import read_options, require_threads
 from skerry.runtimes.signatures import Signature, Signatures
 from skerry.runtimes.tensors import InputCheck
 from skerry.spec.errors import (
@@ -39,7 +38,6 @@ from skerry.spec.errors import (
     TensorError,
 )
 from skerry.spec.ports import Array, Availability, Options, SessionInfo, TensorSpec
-from skerry.spec.words import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +119,8 @@ class LiteRtRuntime:
         SpecError
             An option is unknown or wrong, or ``threads`` is below 1.
         """
-        if threads < 1:
-            raise SpecError(f"{threads} threads cannot run a model", expected="1 or more")
-        chosen = _options(options or {})
+        require_threads(threads)
+        chosen = _options(options)
         if device != "cpu":
             raise RuntimeUnavailableError(f"the litert runtime has no device {device!r}", expected="cpu")
         require_kind(path, self.name)
@@ -246,19 +243,8 @@ def _version() -> str:
     return str(__version__)
 
 
-def _options(options: Mapping[str, Any]) -> LiteRtOptions:
-    known = LiteRtOptions.__struct_fields__
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        raise SpecError(
-            f"the litert runtime has no option {unknown[0]!r}",
-            expected=f"one of {', '.join(known)}",
-            hint=did_you_mean(unknown[0], known),
-        )
-    try:
-        chosen = msgspec.convert(dict(options), LiteRtOptions)
-    except msgspec.ValidationError as error:
-        raise SpecError(f"options of the litert runtime: {error}") from error
+def _options(options: Mapping[str, Any] | None) -> LiteRtOptions:
+    chosen = read_options("litert", LiteRtOptions, options)
     if chosen.copies < 1:
         raise SpecError(f"{chosen.copies} copies of a model cannot run", expected="1 or more")
     return chosen

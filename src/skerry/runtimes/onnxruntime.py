@@ -20,7 +20,8 @@ import msgspec
 
 from skerry.runtimes.memory import give_back_free_memory, resident_bytes
 from skerry.runtimes.modelfile import require_kind
-from skerry.runtimes.tensors import TEXT, InputCheck, made_up_inputs
+from skerry.runtimes.options import read_options, require_threads
+from skerry.runtimes.tensors import TEXT, InputCheck, run_on_made_up
 from skerry.spec.errors import (
     DependencyError,
     ModelCorruptError,
@@ -28,7 +29,6 @@ from skerry.spec.errors import (
     ModelKindError,
     ModelMissingError,
     RuntimeUnavailableError,
-    SpecError,
     TensorError,
 )
 from skerry.spec.ports import Array, Availability, Options, SessionInfo, TensorSpec
@@ -186,9 +186,8 @@ class OnnxRuntime:
         SpecError
             An option is unknown or wrong, or ``threads`` is below 1.
         """
-        if threads < 1:
-            raise SpecError(f"{threads} threads cannot run a model", expected="1 or more")
-        chosen = _options(options or {})
+        require_threads(threads)
+        chosen = read_options(self.name, OnnxOptions, options)
         require_kind(path, self.name)
         library = import_onnxruntime()
         provider = _provider(library, device)
@@ -227,16 +226,7 @@ class OnnxSession:
 
         Raises ``ModelError`` when the model refuses every size that was tried for its dynamic axes.
         """
-        refusal: ModelError | None = None
-        for inputs in made_up_inputs(self._info.inputs):
-            try:
-                self.run(inputs)
-                return
-            except ModelError as error:
-                if self._session is None:
-                    raise
-                refusal = error
-        raise ModelError("the model refused made-up input", where=self._info.path) from refusal
+        run_on_made_up(self, lambda: self._session is None)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch of named arrays and return every output by name.
@@ -270,21 +260,6 @@ class OnnxSession:
         if self._session is not None:
             self._session = None
             give_back_free_memory()
-
-
-def _options(options: Mapping[str, Any]) -> OnnxOptions:
-    unknown = [key for key in options if key not in OnnxOptions.__struct_fields__]
-    if unknown:
-        known = OnnxOptions.__struct_fields__
-        raise SpecError(
-            f"the onnxruntime runtime has no option {unknown[0]!r}",
-            expected=f"one of {', '.join(known)}",
-            hint=did_you_mean(unknown[0], known),
-        )
-    try:
-        return msgspec.convert(dict(options), OnnxOptions)
-    except msgspec.ValidationError as error:
-        raise SpecError(f"options of the onnxruntime runtime: {error}") from error
 
 
 def _devices(library: ModuleType) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ import msgspec
 
 from skerry.runtimes.memory import give_back_free_memory, resident_bytes
 from skerry.runtimes.modelfile import ONNX, require_kind
-from skerry.runtimes.tensors import TEXT, InputCheck, made_up_inputs
+from skerry.runtimes.options import read_options, require_threads
+from skerry.runtimes.tensors import TEXT, InputCheck, run_on_made_up
 from skerry.spec.errors import (
     DependencyError,
     ModelCorruptError,
@@ -164,9 +165,8 @@ class OpenVinoRuntime:
         SpecError
             An option is unknown or wrong, or ``threads`` is below 1.
         """
-        if threads < 1:
-            raise SpecError(f"{threads} threads cannot run a model", expected="1 or more")
-        chosen = _options(options or {})
+        require_threads(threads)
+        chosen = read_options(self.name, OpenVinoOptions, options)
         require_kind(path, self.name, also=(ONNX,))
         library = import_openvino()
         _require_device(library, device)
@@ -206,16 +206,7 @@ class OpenVinoSession:
 
         Raises ``ModelError`` when the model refuses every size that was tried for its dynamic axes.
         """
-        refusal: ModelError | None = None
-        for inputs in made_up_inputs(self._info.inputs):
-            try:
-                self.run(inputs)
-                return
-            except ModelError as error:
-                if self._compiled is None:
-                    raise
-                refusal = error
-        raise ModelError("the model refused made-up input", where=self._info.path) from refusal
+        run_on_made_up(self, lambda: self._compiled is None)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch of named arrays and return every output by name.
@@ -330,21 +321,6 @@ def _require_device(library: ModuleType, device: str) -> None:
             expected=f"one of {', '.join(present)}",
             hint=did_you_mean(device, present) or "its driver or a library is missing",
         )
-
-
-def _options(options: Mapping[str, Any]) -> OpenVinoOptions:
-    known = OpenVinoOptions.__struct_fields__
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        raise SpecError(
-            f"the openvino runtime has no option {unknown[0]!r}",
-            expected=f"one of {', '.join(known)}",
-            hint=did_you_mean(unknown[0], known),
-        )
-    try:
-        return msgspec.convert(dict(options), OpenVinoOptions)
-    except msgspec.ValidationError as error:
-        raise SpecError(f"options of the openvino runtime: {error}") from error
 
 
 def _properties(chosen: OpenVinoOptions, threads: int, device: str) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
-import msgspec
-
 from skerry.runtimes.modelfile import require_kind
+from skerry.runtimes.options import read_options, require_threads
 from skerry.runtimes.tensors import InputCheck
 from skerry.spec.errors import (
     DependencyError,
@@ -28,7 +27,6 @@ from skerry.spec.errors import (
     TensorError,
 )
 from skerry.spec.ports import Array, Availability, Options, SessionInfo, TensorSpec
-from skerry.spec.words import did_you_mean
 
 _DTYPES = {
     "BOOL": "bool", "FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "INT8": "int8",
@@ -101,9 +99,8 @@ class TensorRtRuntime:
         SpecError
             An option is unknown or wrong, or ``threads`` is below 1.
         """
-        if threads < 1:
-            raise SpecError(f"{threads} threads cannot run a model", expected="1 or more")
-        chosen = _options(options or {})
+        require_threads(threads)
+        chosen = read_options(self.name, TensorRtOptions, options)
         require_kind(path, self.name)
         library, cuda = import_tensorrt()
         number = _device_number(cuda, device)
@@ -245,21 +242,6 @@ def _checked(cuda: ModuleType, answer: tuple[Any, ...]) -> Any:
     if status != cuda.cudaError_t.cudaSuccess:
         raise ModelError(f"CUDA failed: {getattr(status, 'name', status)}")
     return rest[0] if rest else None
-
-
-def _options(options: Mapping[str, Any]) -> TensorRtOptions:
-    known = TensorRtOptions.__struct_fields__
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        raise SpecError(
-            f"the tensorrt runtime has no option {unknown[0]!r}",
-            expected=f"one of {', '.join(known)}",
-            hint=did_you_mean(unknown[0], known),
-        )
-    try:
-        return msgspec.convert(dict(options), TensorRtOptions)
-    except msgspec.ValidationError as error:
-        raise SpecError(f"options of the tensorrt runtime: {error}") from error
 
 
 def _device_number(cuda: ModuleType, device: str) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from skerry.spec.errors import TensorError
-from skerry.spec.ports import Array, TensorSpec
+from skerry.spec.errors import ModelError, TensorError
+from skerry.spec.ports import Array, Session, TensorSpec
 from skerry.spec.words import did_you_mean
 
 if TYPE_CHECKING:
@@ -92,6 +92,24 @@ class InputCheck:
 def tensor_text(spec: TensorSpec) -> str:
     """Return a tensor in words, as ``int64 (batch, tokens)``."""
     return f"{spec.dtype} ({', '.join(str(size) for size in spec.shape)})"
+
+
+def run_on_made_up(session: Session, is_closed: Callable[[], bool]) -> None:
+    """Run a session once on zeros, so that kernels are chosen and memory is taken.
+
+    Raises ``ModelError`` when the model refuses every size that was tried for its dynamic axes, or was closed.
+    """
+    info = session.describe()
+    refusal: ModelError | None = None
+    for inputs in made_up_inputs(info.inputs):
+        try:
+            session.run(inputs)
+            return
+        except ModelError as error:
+            if is_closed():
+                raise
+            refusal = error
+    raise ModelError("the model refused made-up input", where=info.path) from refusal
 
 
 def made_up_inputs(specs: Iterable[TensorSpec]) -> Iterable[dict[str, Array]]:
