@@ -71,10 +71,10 @@ class Failed(Outcome, frozen=True, kw_only=True, tag="failed"):
 
 
 class Discarded(Outcome, frozen=True, kw_only=True, tag="discarded"):
-    """It was not tried: a prediction had it far from the budget, or the time was up."""
+    """It was not tried: a prediction had it far from the budget, the device lacks its runtime, or the time was up."""
 
     reason: str
-    by: Literal["prediction", "time"] = "prediction"
+    by: Literal["prediction", "time", "device"] = "prediction"
 
 
 def outcome_of(
@@ -109,12 +109,16 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """The model as it was given, in the same run; ``quality`` of its figures is what all others are held against."""
+    """The model as it was given, in the same run; ``quality`` of its figures is what all others are held against.
+
+    ``predicted`` names figures that were not measured: see :class:`Measured`.
+    """
 
     name: str
     runtime: str
     threads: int = 1
     figures: Figures
+    predicted: tuple[FigureName, ...] = ()
 
     def __post_init__(self) -> None:
         if strange := _not_finite(self.figures):
@@ -162,6 +166,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         In words: processor, cores, memory.
     device:
         The device of the catalogue that the search planned for; empty for the machine itself.
+    predicted_within:
+        By what factor the figures predicted for that device may be off, to either side.
     versions:
         Of Skerry, Python, runtimes and tools.
     allowed_s, spent_s:
@@ -174,6 +180,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
     machine: str
     device: str = ""
+    predicted_within: float | None = None
     versions: dict[str, str] = {}
     seed: int = 0
     allowed_s: float | None = None

@@ -37,7 +37,8 @@ def render(findings: Findings, most: int | None = None) -> str:
 def _headline(findings: Findings, rows: Sequence[Ranked]) -> str:
     time = wording.span(findings.environment.spent_s)
     counts = f"{len(rows)} measured, {len(failures(findings))} failed, {len(discards(findings))} not tried, in {time}"
-    planned = f", planned for {findings.environment.device} (≈ is predicted)" if findings.environment.device else ""
+    device, within = findings.environment.device, wording.within(findings.environment.predicted_within)
+    planned = f", planned for {device} (≈ is predicted{within}; the rest was measured here)" if device else ""
     return f"{findings.name}: {findings.origin.source}; {counts}{planned}"
 
 
@@ -62,7 +63,8 @@ def _marks(each: Ranked) -> str:
 
 
 def _figures(of: Ranked | Baseline, metric: str) -> list[str]:
-    figures, predicted = (of.measured.figures, of.measured.predicted) if isinstance(of, Ranked) else (of.figures, ())
+    source = of.measured if isinstance(of, Ranked) else of
+    figures, predicted = source.figures, source.predicted
     quality = figures.quality.get(metric)
     shown = {
         "quality": wording.share(quality.value if quality else None),

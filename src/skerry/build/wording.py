@@ -147,6 +147,11 @@ def recipe(candidate: Candidate) -> str:
     return " → ".join(step.label() for step in candidate.steps) or "as given"
 
 
+def within(factor: float | None) -> str:
+    """Write how far predictions may be off: ``, right within a factor of 2.1``; nothing where that is not known."""
+    return "" if factor is None else f", right within a factor of {factor:.2g}"
+
+
 def threads(count: int) -> str:
     """Write a number of threads."""
     return "1 thread" if count == 1 else f"{count} threads"

@@ -22,6 +22,9 @@ from skerry.build.findings import (
 from skerry.build.page.markup import Markup, element, joined
 from skerry.build.verdict import total_excess
 
+_BY = {"prediction": "predicted", "time": "no time", "device": "not there"}
+"""What a candidate was left out by, in words."""
+
 _FOLDED = 8
 """More rows of what was not tried than this are folded: they seldom matter."""
 
@@ -130,7 +133,7 @@ def _baseline_row(baseline: Baseline, metric: str, columns: Sequence[FigureName]
         element("td", "–", class_="number"),
         element("th", marked, scope="row", class_="name"),
         element("td", *_runtime(baseline)),
-        *(_cell(cell_of(baseline.figures, name, metric)) for name in columns),
+        *(_cell(cell_of(baseline.figures, name, metric), name in baseline.predicted) for name in columns),
         element("td"),
         element("td"),
         id="baseline",
@@ -211,7 +214,7 @@ def _left_table(findings: Findings) -> Markup:
             "tr",
             element("th", element("b", candidate.name), _steps(candidate), scope="row", class_="name"),
             element("td", *_runtime(candidate)),
-            element("td", "predicted" if discarded.by == "prediction" else "no time"),
+            element("td", _BY[discarded.by]),
             element("td", discarded.reason, class_="reason"),
         )
         for candidate, discarded in left

@@ -44,7 +44,8 @@ def warnings(findings: Findings) -> Markup | None:
     text = f" {device} was not at hand. "
     if predicted:
         names = ", ".join(name.removesuffix("_ms").removesuffix("_bytes").replace("_", " ") for name in predicted)
-        text += f"Predicted from this machine's measurements: {names}; in the tables, ≈ stands before such a figure. "
+        within = wording.within(findings.environment.predicted_within)
+        text += f"Predicted from this machine's measurements{within}: {names}. ≈ stands before such a figure. "
     text += "Everything else was measured here."
     return element("section", element("p", element("strong", f"Planned for {device}."), text), class_="card warning")
 
@@ -62,9 +63,10 @@ def _tiles(findings: Findings, best: Ranked) -> Markup:
     latency = (
         f"{wording.milliseconds(before.latency_p50_ms.value)} → {wording.milliseconds(figures.latency_p50_ms.value)}"
     )
+    about = "≈ " if "latency_p50_ms" in best.measured.predicted else ""
     return element(
         "div",
-        _tile("faster", wording.times(figures.speedup.value), latency),
+        _tile("faster", f"{about}{wording.times(figures.speedup.value)}", f"{about}{latency}"),
         _tile(findings.metric, wording.share(quality.value if quality else None), interval),
         _tile("on disk", wording.octets(figures.size_bytes), smaller),
         _tile("peak memory", wording.octets(figures.peak_bytes), memory),
