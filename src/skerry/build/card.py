@@ -154,7 +154,8 @@ def _body(findings: Findings, best: Ranked | None) -> str:
         parts += ["## Figures", _figures(findings, best)]
         if findings.environment.device:
             parts.append(
-                f"Planned for {_text(findings.environment.device)}; ≈ stands before what is predicted, not measured."
+                f"Planned for {_text(findings.environment.device)}, which was not at hand; ≈ stands before what is "
+                f"predicted{wording.within(findings.environment.predicted_within)}. The rest was measured here."
             )
         if best.measured.lines:
             parts += ["## Budget", _budget(best)]
