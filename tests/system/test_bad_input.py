@@ -37,6 +37,26 @@ def test_a_stage_after_nothing(skerry: Skerry, pipeline: Write) -> None:
 
 
 @pytest.mark.parametrize(
+    "stage",
+    [
+        "hysteresis: {workers: 2, field: n, on: 2, off: 1}",
+        "debounce: {workers: 2, holds: n > 1, count: 2}",
+        "standardize: {workers: 2, fields: [n]}",
+        "anomaly: {workers: 2, fields: [n]}",
+        "resample: {workers: 2, fields: [n], every: 1s}",
+        "window: {workers: 2, fields: [n], items: 2}",
+    ],
+)
+def test_several_workers_for_a_stage_that_remembers(
+    stage: str, skerry: Skerry, pipeline: Write, tmp_path: Path
+) -> None:
+    path = pipeline(HEAD + f"stages:\n  - {stage}\nsinks: [jsonl://out.jsonl]\n")
+    name = stage.partition(":")[0]
+    skerry("check", path, "--json").refuses(10, f"{name} keeps", "workers: 1", "pipeline.yaml:5:")
+    assert nothing_ran(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("labels", "said"),
     [
         pytest.param("", "is empty", id="empty"),

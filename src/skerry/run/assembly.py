@@ -22,7 +22,7 @@ from skerry.spec.address import parse_address
 from skerry.spec.errors import SkerryError, SpecError
 from skerry.spec.pipeline import EndpointEntry, StageEntry
 from skerry.spec.plugins import Group, load_plugin
-from skerry.spec.ports import Log, Options, TickingStage
+from skerry.spec.ports import Log, Options, RememberingStage, TickingStage
 from skerry.spec.reading import Project
 
 
@@ -163,6 +163,12 @@ def _stage(entry: StageEntry, project: Project) -> StageNode:
             f"{entry.id} keeps records between calls, which several workers cannot share",
             where=where,
             expected="workers: 1 and no process",
+        )
+    if isinstance(probe, RememberingStage) and workers > 1:
+        raise SpecError(
+            f"{entry.id} keeps {probe.remembers}, and each of several workers sees only some of the records",
+            where=where,
+            expected="workers: 1",
         )
     if entry.common.process:
         from skerry.run.process import ProcessStage

@@ -154,6 +154,14 @@ class BatchStage(Protocol):
 
 
 @runtime_checkable
+class RememberingStage(Protocol):
+    """A stage whose answer depends on the records before: several workers, each with a part of them, would be wrong."""
+
+    remembers: str
+    """What it keeps from record to record, in words."""
+
+
+@runtime_checkable
 class TickingStage(Protocol):
     """A stage that sends something on by itself, as a window does when its time is over."""
 

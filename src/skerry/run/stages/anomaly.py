@@ -127,6 +127,7 @@ class AnomalyStage:
     """
 
     Options: ClassVar[type[AnomalyOptions]] = AnomalyOptions
+    remembers: str = "what is usual for each key"
 
     def __init__(self, options: AnomalyOptions) -> None:
         self._options = options

@@ -71,6 +71,7 @@ class DebounceStage:
     """Stop records until a condition has lasted."""
 
     Options: ClassVar[type[DebounceOptions]] = DebounceOptions
+    remembers: str = "how long each key has held"
 
     def __init__(self, options: DebounceOptions) -> None:
         self._options = options

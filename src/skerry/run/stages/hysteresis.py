@@ -57,6 +57,7 @@ class HysteresisStage:
     """Switch a state on and off at two limits. It starts off; a NaN leaves it as it is."""
 
     Options: ClassVar[type[HysteresisOptions]] = HysteresisOptions
+    remembers: str = "whether each key is on"
 
     def __init__(self, options: HysteresisOptions) -> None:
         self._options = options

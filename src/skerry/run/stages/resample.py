@@ -108,6 +108,7 @@ class ResampleStage:
     """
 
     Options: ClassVar[type[ResampleOptions]] = ResampleOptions
+    remembers: str = "the last values of each key"
     tick_s = 0.0
 
     def __init__(self, options: ResampleOptions) -> None:

@@ -77,6 +77,8 @@ class StandardizeStage:
         self._options = options
         self._given = options.fields if isinstance(options.fields, dict) else None
         self._names = list(options.fields)
+        if self._given is None:
+            self.remembers = "running means"
         floor = weight_of_half_life(options.half_life)
         self._running: Keyed[list[Moments]] = Keyed(lambda: [Moments(floor) for _ in self._names], options.max_keys)
 
