@@ -162,7 +162,12 @@ def write(shape: Shape, folder: Path, *, small: bool) -> Path:
 
     config = transformers.AutoConfig.for_model(shape.family, **(shape.small if small else shape.true))
     torch.manual_seed(0)
-    getattr(transformers, shape.kind)(config).save_pretrained(folder)
+    model = getattr(transformers, shape.kind)(config)
+    for module in model.modules():
+        # The library's own start lets the signal of a deep network fade to denormal numbers.
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    model.save_pretrained(folder)
     return folder
 
 

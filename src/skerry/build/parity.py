@@ -18,6 +18,10 @@ SCALE = 0.01
 """How far the norms of two answers may be apart, as a share: a cosine sees no factor."""
 
 
+NOTHING = 1e-30
+"""The norm of a row that is taken for zero."""
+
+
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs by name, the answers that the model gave to them, and by output which rows count (all without a mask)."""
 
@@ -71,6 +75,8 @@ def likeness(theirs: Array, ours: Array, mask: Array | None = None, *, scale: fl
     sums = [float(np.linalg.norm(array)) for array in (one, other)]
     if not math.isclose(sums[0], sums[1], rel_tol=scale, abs_tol=1e-6):
         return 0.0
+    # Below this the numbers are denormal and hold but a few bits: rows of nothing.
+    lengths = [np.where(length > NOTHING, length, 0) for length in lengths]
     both = lengths[0] * lengths[1]
     cosines = np.where(both > 0, (one * other).sum(axis=-1) / np.where(both > 0, both, 1), lengths[0] == lengths[1])
     return float(cosines.min(initial=1.0))

@@ -95,6 +95,12 @@ TOOLCHAINS: dict[str, Toolchain] = {
         modules=("tensorflow", "tf2onnx", "keras"),
         size_bytes=1_600_000_000,
     ),
+    "torch": Toolchain(
+        purpose="torch.export programs (.pt2) to ONNX",
+        packages=("torch", "onnxscript", "onnx"),
+        modules=("torch", "onnxscript", "onnx_ir", "onnx"),
+        size_bytes=1_050_000_000,
+    ),
 }
 """Every toolchain by its name; ``toolchains/NAME.txt`` has its pins."""
 
@@ -171,8 +177,7 @@ def pinned(name: str) -> dict[str, str]:
 def provide(name: str, *, say: Say | None = None, limit_s: float = INSTALL_LIMIT_S) -> Installed:
     """Return the environment of a toolchain, making it first where it is missing.
 
-    Two processes that ask at once make it once: the second waits. Ctrl-C, an error and a lost process leave nothing
-    that would be used.
+    Of two processes that ask at once, the second waits. Ctrl-C, errors and lost processes leave nothing to be used.
 
     Raises
     ------
