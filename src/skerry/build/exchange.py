@@ -7,7 +7,7 @@ turns; the child ends when the pipe does.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -76,20 +76,20 @@ class Load(msgspec.Struct, tag=True, frozen=True, kw_only=True):
 class Turn(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """Answer ``lead`` to get warm, then each of ``items`` alone, and tell how long each of these took."""
 
-    lead: list[Asked]
-    items: list[Asked]
+    lead: Sequence[Asked]
+    items: Sequence[Asked]
 
 
 class Answer(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """Answer each of ``items`` alone and hand over the answers."""
 
-    items: list[Asked]
+    items: Sequence[Asked]
 
 
 class Batch(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """Answer ``items`` all at once and tell how long that took."""
 
-    items: list[Asked]
+    items: Sequence[Asked]
 
 
 Request = Load | Turn | Answer | Batch

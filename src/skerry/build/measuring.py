@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +13,7 @@ from skerry.build.artifact import Artifact
 from skerry.build.cache import Cache
 from skerry.build.contender import Failure
 from skerry.build.halving import Rung
+from skerry.build.items import Items
 from skerry.build.limits import Limits
 from skerry.build.measure import machine_digest
 from skerry.build.report import tool_versions
@@ -29,27 +29,32 @@ class RememberedTrials:
 
     Parameters
     ----------
-    texts:
-        See :class:`skerry.build.trial.Trials`; ``limits``, ``metrics`` and ``seed`` too.
+    items:
+        What is asked, with the right answers among what decides the figures.
+    limits, metrics, truth, output, seed:
+        See :class:`skerry.build.trial.Trials`.
     """
 
     def __init__(
         self,
         cache: Cache,
         baseline: Artifact,
-        texts: Sequence[str],
+        items: Items,
         *,
         limits: Limits,
         metrics: tuple[str, ...],
+        truth: Mapping[str, Sequence[Any] | None] | None = None,
+        output: int = 0,
         seed: int,
     ) -> None:
         self._cache = cache
-        self._open: Callable[[], Trials] = lambda: Trials(baseline, texts, limits=limits, metrics=metrics, seed=seed)
+        self._open: Callable[[], Trials] = lambda: Trials(
+            baseline, items.items, limits=limits, metrics=metrics, truth=truth, output=output, seed=seed
+        )
         self._trials: Trials | None = None
         self._key = {
             "step": "trial", "version": trial.VERSION, "baseline": baseline.digest, "machine": machine_digest(),
-            "texts": hashlib.sha256(msgspec.json.encode(list(texts))).hexdigest(), "metrics": list(metrics),
-            "seed": seed,
+            "items": items.digest, "metrics": list(metrics), "output": output, "seed": seed,
             "limits": msgspec.to_builtins(limits), "tools": tool_versions(*RUNTIME_PACKAGES),
         }  # fmt: skip
 

@@ -96,7 +96,7 @@ def made(
     """Return rows with their digests; of more than ``most``, that many at even distances."""
     told = list(items)
     found = Rows(
-        origin=origin, items=tuple(told), digests=tuple(map(_digest, told)), labels=tuple(labels), called=called
+        origin=origin, items=tuple(told), digests=tuple(map(row_digest, told)), labels=tuple(labels), called=called
     )
     bytes_of_one = max((sum(array.nbytes for array in row.values()) for row in told), default=0)
     room = min(most or len(told), max(1, int(MOST_BYTES / max(bytes_of_one, 1))))
@@ -122,7 +122,7 @@ def read_rows(path: Path, inputs: Sequence[TensorSpec], most: int) -> Rows:
     count = _count(path, columns, labels)
     fitted = {name: [_fitted(path, specs[name], each, row) for row, each in enumerate(columns[name])] for name in specs}
     items = [{name: fitted[name][row] for name in fitted} for row in range(count)]
-    return made(str(path), items, [_label(path, each) for each in labels or ()], most=most)
+    return made(str(path), items, [_label(path, each) for each in (() if labels is None else labels)], most=most)
 
 
 def _loaded(path: Path) -> dict[str, Array]:
@@ -234,7 +234,8 @@ def _plain(label: Any) -> Any:
     return label.tolist() if hasattr(label, "tolist") else label
 
 
-def _digest(row: Row) -> str:
+def row_digest(row: Row) -> str:
+    """Return the digest of a row's names, types, shapes and numbers."""
     found = hashlib.sha256()
     for name, array in sorted(row.items()):
         found.update(f"{name} {array.dtype} {array.shape} ".encode())

@@ -1,8 +1,9 @@
 """The search: which forms of a model are made, for how long each is measured, and which of them win.
 
 Techniques are composed in the order prune → distill → convert → quantize, the forms nearest to the given model first. A
-form is discarded before it is measured when its size on disk, which is known, breaks the budget. The others pass the
-rungs of :mod:`skerry.build.halving`. Whatever fails, fails alone and is told with its reason.
+form is discarded before it is made when a prediction has it far from the budget (:class:`Outlook`), and before it is
+measured when its size on disk, which is known, breaks the budget. The others pass the rungs of
+:mod:`skerry.build.halving`. Whatever fails, fails alone and is told with its reason.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from skerry.build.artifact import RUNTIMES, Artifact, Step
 from skerry.build.cache import Cache
 from skerry.build.contender import Failure
 from skerry.build.figures import Figures, plain
-from skerry.build.findings import Candidate, Discarded, Failed, Measured, outcome_of
+from skerry.build.findings import Candidate, Discarded, Failed, FigureName, Measured, outcome_of
 from skerry.build.halving import RUNGS, Rung, affordable, choice, front, ladder, survivors
+from skerry.build.latency.way import way_of
 from skerry.build.relaxation import NearMiss, near_misses
+from skerry.build.rows import row_digest
 from skerry.build.technique import Kind, Workbench
 from skerry.build.verdict import verdict
 from skerry.spec.budget import Budget
@@ -48,6 +51,16 @@ class Trier(Protocol):
 
     def run(self, candidate: Artifact, rung: Rung, *, threads: int = 1, starts: int = 1) -> Figures | Failure:
         """Return its figures, or why there are none."""
+
+
+class Outlook(Protocol):
+    """Tells what is not worth trying: :class:`skerry.build.latency.foresight.Foresight`."""
+
+    def learn(self, artifact: Artifact) -> None:
+        """Look at a form that was made, whose descendants may be predicted from it."""
+
+    def hopeless(self, artifact: Artifact, threads: int = 1) -> Discarded | None:
+        """Return why a form, which need not be there yet, is not to be tried; ``None`` where it may be."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +107,10 @@ class Search:
         The time that the search may take.
     runtimes:
         Names of those that work here.
+    outlook:
+        Gives up forms before they are made or measured; ``None`` gives up none.
+    predicted:
+        Names of the figures that the trier reckons for a device instead of measuring them.
     """
 
     def __init__(
@@ -109,6 +126,8 @@ class Search:
         threads: Sequence[int] = (1,),
         seconds: float = 600.0,
         rungs: Sequence[Rung] = RUNGS,
+        outlook: Outlook | None = None,
+        predicted: tuple[FigureName, ...] = (),
     ) -> None:
         self._origin = origin
         self._techniques = dict(techniques)
@@ -120,11 +139,15 @@ class Search:
         self._threads = tuple(threads)
         self._seconds = seconds
         self._rungs = tuple(rungs)
+        self._outlook = outlook
+        self._predicted = predicted
         self._outcomes: dict[str, Candidate] = {}
         self._fits = False  # whether there is a form to be measured: until then, making goes on beyond its time
         # What calibrated and taught techniques depend on beside the model.
         texts = hashlib.sha256(msgspec.json.encode(workbench.texts)).hexdigest()
-        self._bench_key = {"texts": texts, "seed": workbench.seed}
+        self._bench_key: dict[str, Any] = {"texts": texts, "seed": workbench.seed}
+        if workbench.samples:
+            self._bench_key |= {"samples": [*map(row_digest, workbench.samples)], "output": workbench.output}
         self._began = time.monotonic()
 
     def run(self, trier: Trier) -> Found:
@@ -160,9 +183,20 @@ class Search:
                 reason = f"{size / 1e6:.1f} MB on disk, over the limit of {float(limit) / 1e6:.1f} MB"
                 self._note(artifact, 1, Discarded(reason=reason))
                 continue
-            self._fits = True
-            for threads in self._threads:
+            for threads in self._promising(artifact):
+                self._fits = True
                 found[_name(artifact, threads)] = (artifact, threads)
+        return found
+
+    def _promising(self, artifact: Artifact) -> list[int]:
+        """Return the thread counts with which a form, which need not be there yet, is worth trying; note the others."""
+        found: list[int] = []
+        for threads in self._threads:
+            why = None if self._outlook is None else self._outlook.hopeless(artifact, threads)
+            if why is None:
+                found.append(threads)
+            else:
+                self._note(artifact, threads, why)
         return found
 
     def _forms(self) -> Iterator[Artifact]:
@@ -178,7 +212,12 @@ class Search:
             for index, technique in enumerate(self._following(artifact)):
                 queue(_Task(artifact, technique), place + index + (_FAR if technique.toolchain else 0))
 
-        yield self._origin
+        def shown(artifact: Artifact) -> Artifact:
+            if self._outlook is not None:
+                self._outlook.learn(artifact)
+            return artifact
+
+        yield shown(self._origin)
         follow(self._origin, 0)
         while waiting:
             _, place, _, task = heapq.heappop(waiting)
@@ -187,9 +226,13 @@ class Search:
             elif task.settings is None:
                 for index, settings in enumerate(self._choices(task)):
                     queue(_Task(task.artifact, task.technique, settings), place + index)
-            elif (made := self._made(task)) is not None:
-                yield made
+            elif self._is_worth_making(task) and (made := self._made(task)) is not None:
+                yield shown(made)
                 follow(made, place)
+
+    def _is_worth_making(self, task: _Task) -> bool:
+        """Tell whether a form may be tried, or something that is made of it."""
+        return task.technique.kind != KINDS[-1] or bool(self._promising(task.planned()))
 
     def _following(self, artifact: Artifact) -> Iterator[Any]:
         """Yield the techniques that may come next."""
@@ -228,7 +271,7 @@ class Search:
 
         def make(folder: Path) -> dict[str, Any]:
             made = technique.apply(artifact, settings, self._workbench, folder)
-            tokenizer = made.tokenizer.name if made.tokenizer.parent == folder else ""
+            tokenizer = made.tokenizer.name if made.tokenizer is not None and made.tokenizer.parent == folder else ""
             return {
                 "form": made.form, "file": made.file, "files": list(made.files), "pooling": made.pooling,
                 "normalize": made.normalize, "max_tokens": made.max_tokens, "dimension": made.dimension,
@@ -286,7 +329,7 @@ class Search:
             kind = _FAILURES[answer.kind]
             self._outcomes[name] = _candidate(artifact, threads, Failed(kind=kind, reason=answer.reason, rung=index))
             return None
-        outcome = outcome_of(plain(answer), self._budget, rung=index)
+        outcome = outcome_of(plain(answer), self._budget, rung=index, predicted=self._predicted)
         self._outcomes[name] = _candidate(artifact, threads, outcome)
         return outcome.figures if isinstance(outcome, Measured) else None
 
@@ -306,6 +349,12 @@ def _name(artifact: Artifact, threads: int) -> str:
 
 def _candidate(artifact: Artifact, threads: int, outcome: Measured | Failed | Discarded) -> Candidate:
     return Candidate(
-        name=_name(artifact, threads), runtime=RUNTIMES.get(artifact.form, artifact.form), threads=threads,
+        name=_name(artifact, threads), runtime=_runtime(artifact), threads=threads,
         steps=artifact.steps, digest=artifact.digest, outcome=outcome,
     )  # fmt: skip
+
+
+def _runtime(artifact: Artifact) -> str:
+    """Return what runs an artifact, or will run it: one that was only planned still has the form that it comes from."""
+    way = way_of(artifact)
+    return way.runtime if way is not None and way.runtime else RUNTIMES.get(artifact.form, artifact.form)

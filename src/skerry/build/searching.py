@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import os
@@ -15,11 +16,10 @@ import msgspec
 
 from skerry import __version__
 from skerry.build import measure, toolchain
-from skerry.build.artifact import RUNTIMES, Artifact
+from skerry.build.artifact import FOLDERS, RUNTIMES, Artifact
 from skerry.build.cache import Cache
 from skerry.build.contender import Failure
 from skerry.build.documents import documents
-from skerry.build.evaluation import evaluation_set
 from skerry.build.figures import plain
 from skerry.build.findings import (
     Baseline,
@@ -35,28 +35,30 @@ from skerry.build.findings import (
 from skerry.build.halving import RUNGS
 from skerry.build.importing import Origin as Given
 from skerry.build.importing import find_origin
+from skerry.build.items import Items
 from skerry.build.limits import Limits
+from skerry.build.material import Material, default_metric, tensor_material, text_material
 from skerry.build.measuring import RUNTIME_PACKAGES, RememberedTrials
 from skerry.build.progress import Progress
 from skerry.build.release import write_release
 from skerry.build.report import TOOLS, tool_versions
 from skerry.build.search import Found, Search
-from skerry.build.splits import Splits, key, split
+from skerry.build.signature import signature_of
+from skerry.build.splits import key
 from skerry.build.technique import Kind, Workbench, techniques
-from skerry.build.texts import Texts, own_texts, read_texts
 from skerry.run.digest import PREFIX, file_digest
 from skerry.run.encoder import Encoder, load_encoder
 from skerry.runtimes.listing import survey
-from skerry.spec.errors import ModelError, ModelKindError
+from skerry.spec.errors import DeviceError, ModelError, ModelKindError
 from skerry.spec.manifest import Manifest, ModelManifest, Variant
 from skerry.spec.pipeline import Model
 from skerry.spec.reading import Project
 
-MOST_TEXTS = 2000
-"""Texts read of a user's file: half of them to calibrate on, which is plenty for ranges and enough for a start at
-distilling."""
 HEADROOM = 2.0
 """A candidate may use so many times the budget's memory before it is ended: nearest misses should still give a peak."""
+
+
+Embed = Callable[[Sequence[str]], Any]
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,11 +116,18 @@ def missing_toolchains(kinds: tuple[Kind, ...]) -> list[str]:
 
 
 def _write_documents(folder: Path, findings: Findings) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in documents(findings).items():
-        fresh = folder / f".{name}.new"
-        fresh.write_bytes(content)
-        fresh.replace(folder / name)
+    """Write the reports, each as a whole; raises ``DeviceError`` when the disk is full or cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in documents(findings).items():
+            fresh = folder / f".{name}.new"
+            try:
+                fresh.write_bytes(content)
+                fresh.replace(folder / name)
+            finally:
+                fresh.unlink(missing_ok=True)
+    except OSError as error:
+        raise DeviceError(f"the report cannot be written: {error.strerror}", where=str(folder)) from error
 
 
 class _Model:
@@ -127,7 +136,7 @@ class _Model:
     def __init__(self, name: str, model: Model, project: Project, cache: Cache, progress: Progress, wish: Wish) -> None:
         self._name, self._model, self._project = name, model, project
         self._cache, self._progress, self._wish = cache, progress, wish
-        self._metric = model.budget.quality.metric if model.budget.quality else "agreement@10"
+        self._metric = default_metric(model)
         self._techniques = {each.name: each for each in (kind() for kind in techniques().values())}
         self._found: Found | None = None
         self.files: dict[str, Path] = {}
@@ -138,22 +147,16 @@ class _Model:
         if given.kind == "null":
             raise ModelKindError("a null model has nothing to search for", where=self._name, hint="leave --time out")
         begin = time.monotonic()
-        splits = self._splits()
         origin = _artifact(given, self._model)
-        baseline = self._baseline(origin)
-        memory = self._model.budget.memory
-        limits = Limits(cores=max(self._wish.threads), memory_bytes=None if memory is None else int(HEADROOM * memory))
-        metrics = tuple(dict.fromkeys((self._metric, "agreement@10", "cosine")))
-        with _Teacher(baseline) as embed:
-            workbench = self._workbench(splits, origin, embed, begin)
+        material, baseline = self._material(given, origin)
+        with _teaching(baseline) as embed:
+            workbench = self._workbench(material, origin, embed, begin)
             search = Search(
                 origin, self._chosen_techniques(), workbench, self._cache, budget=self._model.budget,
                 metric=self._metric, threads=self._wish.threads, seconds=self._wish.seconds,
                 runtimes=frozenset(each.name for each in survey() if each.usable),
             )  # fmt: skip
-            with RememberedTrials(
-                self._cache, baseline, splits.select.lines, limits=limits, metrics=metrics, seed=self._wish.seed
-            ) as trials:
+            with self._trials(baseline, material, material.splits.select) as trials:
                 found = search.run(trials)
         if found.chosen is None:
             reasons = [getattr(each.outcome, "reason", "") for each in found.candidates]
@@ -162,38 +165,46 @@ class _Model:
                 where=self._name,
             )
         self._found = found
-        with RememberedTrials(
-            self._cache, baseline, splits.report.lines, limits=limits, metrics=metrics, seed=self._wish.seed
-        ) as trials:
+        with self._trials(baseline, material, material.splits.report) as trials:
             reported = {name: self._reported(name, trials) for name in found.ladder}
             reference = trials.baseline(RUNGS[-1], starts=3)
         if isinstance(reference, Failure):
             raise ModelError(f"the model as it was given fails: {reference.reason}", where=self._name)
         candidates = tuple(reported.get(each.name, each) for each in found.candidates)
         return Findings(
-            name=self._name, metric=self._metric,
+            name=self._name, metric=self._metric, lower_is_better=self._model.budget.lower_is_better(self._metric),
             origin=Origin(source=given.source, digest=given.digest, task=self._model.task),
             baseline=Baseline(name="fp32", runtime=RUNTIMES[baseline.form], figures=plain(reference)),
             candidates=candidates, chosen=found.chosen, front=found.front, ladder=found.ladder,
-            near_misses=found.near_misses, rungs=len(RUNGS), environment=self._environment(splits, found, begin),
+            near_misses=found.near_misses, rungs=len(RUNGS), environment=self._environment(material, found, begin),
         )  # fmt: skip
 
-    def _splits(self) -> Splits:
-        home, data = self._project.home, self._model.data
-        named = data.calibrate or data.evaluate
-        if named is None:
-            return split(own_texts(most=MOST_TEXTS), evaluation_set().texts)
-        calibrate = read_texts(home / named, most=MOST_TEXTS)
-        both = data.calibrate is not None and data.evaluate is not None
-        return split(calibrate, read_texts(home / str(data.evaluate), most=MOST_TEXTS) if both else None)
+    def _material(self, given: Given, origin: Artifact) -> tuple[Material, Artifact]:
+        """Return the data and the baseline; texts are read first, since exporting a model takes long."""
+        folder = given.path if given.path.is_dir() else given.path.parent
+        folders = (folder, folder.parent)
+        if self._model.task != "tensors":
+            return text_material(self._model, self._project.home, folders), self._baseline(origin)
+        baseline = self._baseline(origin)
+        signature = signature_of(baseline, self._cache)
+        return tensor_material(self._name, self._model, self._project.home, folders, signature), baseline
+
+    def _trials(self, baseline: Artifact, material: Material, items: Items) -> RememberedTrials:
+        memory = self._model.budget.memory
+        limits = Limits(cores=max(self._wish.threads), memory_bytes=None if memory is None else int(HEADROOM * memory))
+        return RememberedTrials(
+            self._cache, baseline, items, limits=limits, metrics=material.metrics, truth=material.truth(items),
+            output=material.output, seed=self._wish.seed,
+        )  # fmt: skip
 
     def _baseline(self, origin: Artifact) -> Artifact:
         """Return the model as it was given, in fp32, in a form that a runtime runs."""
         if origin.form in RUNTIMES:
             return origin
         search = Search(
-            origin, {"export-onnx": self._techniques["export-onnx"]}, Workbench(texts=(), progress=self._progress),
-            self._cache, budget=type(self._model.budget)(), runtimes=frozenset({"onnxruntime"}), seconds=1e9,
+            origin, {"export-onnx": self._techniques["export-onnx"]},
+            Workbench(texts=(), progress=self._progress, toolchain=_convert), self._cache,
+            budget=type(self._model.budget)(), runtimes=frozenset({"onnxruntime"}), seconds=1e9,
         )  # fmt: skip
         with self._progress.step(f"{self._name}: export to ONNX"):
             made = search.runnable()
@@ -211,17 +222,11 @@ class _Model:
         """Tell whether a toolchain is there: a search installs none, which would take the time and a gigabyte."""
         return self._wish.toolchains and toolchain.find(name) is not None
 
-    def _workbench(
-        self, splits: Splits, origin: Artifact, embed: Callable[[Sequence[str]], Any], begin: float
-    ) -> Workbench:
-        def converter(name: str, script: str, request: dict[str, Any]) -> dict[str, Any]:
-            return toolchain.run(name, script, request)
-
+    def _workbench(self, material: Material, origin: Artifact, embed: Embed | None, begin: float) -> Workbench:
         return Workbench(
-            texts=splits.calibrate.lines, seed=self._wish.seed, threads=max(self._wish.threads),
-            deadline=begin + self._wish.seconds, progress=self._progress, embed=embed, toolchain=converter,
-            teacher=origin,
-            forbidden=frozenset(key(text) for part in (splits.select, splits.report) for text in part.lines),
+            texts=material.texts, samples=material.rows, output=material.output, seed=self._wish.seed,
+            threads=max(self._wish.threads), deadline=begin + self._wish.seconds, progress=self._progress, embed=embed,
+            toolchain=_convert, teacher=origin, forbidden=frozenset(map(key, material.held_out)),
         )  # fmt: skip
 
     def _reported(self, name: str, trials: RememberedTrials) -> Candidate:
@@ -235,14 +240,18 @@ class _Model:
         outcome = outcome_of(plain(answer), self._model.budget, rung=len(RUNGS))
         return msgspec.structs.replace(before, outcome=outcome)
 
-    def _environment(self, splits: Splits, found: Found, begin: float) -> Environment:
-        purposes: tuple[tuple[Split, Texts], ...] = (
+    def _environment(self, material: Material, found: Found, begin: float) -> Environment:
+        splits = material.splits
+        purposes: tuple[tuple[Split, Items], ...] = (
             ("calibrate", splits.calibrate), ("select", splits.select), ("report", splits.report),
         )  # fmt: skip
         used = tuple(
-            TextsUsed(split=purpose, origin=texts.origin, count=len(texts.lines), digest=texts.digest)
-            for purpose, texts in purposes
-        )
+            TextsUsed(
+                split=purpose, origin=items.origin, count=len(items.items), digest=items.digest, called=items.called,
+                labelled=items.labelled,
+            )
+            for purpose, items in purposes
+        )  # fmt: skip
         command = f"skerry build {shlex.quote(os.path.relpath(self._project.path))} --time {self._wish.seconds:g}s"
         return Environment(
             machine=measure.machine(), versions={"skerry": __version__, **tool_versions(*TOOLS, *RUNTIME_PACKAGES)},
@@ -257,7 +266,7 @@ class _Model:
         found = self._found
         assert found is not None
         first = found.artifacts[findings.ladder[0]]
-        tokenizer = self._file("tokenizer", first.vocabulary, ".json")
+        tokenizer = None if first.tokenizer is None else self._file("tokenizer", first.tokenizer, ".json")
         chosen = [name for name in findings.ladder if found.artifacts[name].tokenizer == first.tokenizer]
         measured = {each.name: each for each in findings.candidates}
         return ModelManifest(
@@ -292,16 +301,30 @@ class _Model:
 
 def _artifact(given: Given, model: Model) -> Artifact:
     """Return the given model as the first artifact."""
-    if given.tokenizer is None:
-        raise ModelKindError("a model without a tokenizer cannot be searched", where=given.source)
-    folder = given.path if given.kind == "transformer" else given.path.parent
-    files = tuple(path.name for path in given.files if path.parent == folder)
+    if given.tokenizer is None and model.task != "tensors":
+        raise ModelKindError(
+            "a model without a tokenizer takes no text", where=given.source, hint="say `task: tensors`"
+        )  # fmt: skip
+    assert given.kind != "null"
+    is_folder = given.kind in FOLDERS
+    folder = given.path if is_folder else given.path.parent
+    inner = given.kind == "saved-model"  # whose weights lie in a folder of their own
+    files = [path for path in given.files if path.parent == folder or (inner and path.is_relative_to(folder))]
+    names = tuple(path.relative_to(folder).as_posix() for path in files)
+    first = "config.json" if given.kind == "transformer" else names[0] if is_folder else given.path.name
     return Artifact(
-        form="transformer" if given.kind == "transformer" else "onnx", folder=folder,
-        file="config.json" if given.kind == "transformer" else given.path.name, files=files, source=given.digest,
-        task="classification" if model.task == "classification" else "embedding", tokenizer=given.tokenizer,
-        pooling=given.pooling, normalize=given.normalize, max_tokens=given.max_tokens,
+        form=given.kind, folder=folder, file=first, files=names, source=given.digest, part=given.part, task=model.task,
+        tokenizer=given.tokenizer, pooling=given.pooling, normalize=given.normalize, max_tokens=given.max_tokens,
     )  # fmt: skip
+
+
+def _convert(name: str, script: str, request: dict[str, Any]) -> dict[str, Any]:
+    return toolchain.run(name, script, request)
+
+
+def _teaching(baseline: Artifact) -> contextlib.AbstractContextManager[Embed | None]:
+    """Return the teacher of texts while it is open; a model of tensors has none."""
+    return contextlib.nullcontext() if baseline.tokenizer is None else _Teacher(baseline)
 
 
 class _Teacher:

@@ -11,7 +11,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class TextContender:
     def __init__(self, request: Load) -> None:
         self._encoder: Encoder = load_encoder(Path(request.folder), request.manifest, request.variant)
 
-    def prepared(self, items: list[Asked]) -> list[str]:
+    def prepared(self, items: Sequence[Asked]) -> list[str]:
         """Return the texts as they are."""
         return [item for item in items if isinstance(item, str)]
 
@@ -74,7 +74,7 @@ class TensorContender:
             )
         self._output = outputs[request.output]
 
-    def prepared(self, items: list[Asked]) -> list[Row]:
+    def prepared(self, items: Sequence[Asked]) -> list[Row]:
         """Return the rows with their arrays made, which is not to be timed."""
         return [exchange.row_of(item) for item in items if not isinstance(item, str)]
 

@@ -146,6 +146,12 @@ class TensorModel:
         return [each.copy() for each in array]
 
 
+def alone(specs: Sequence[TensorSpec], item: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the arrays of one item as a session takes them, with the axis that runs over items where there is one."""
+    ranks = {spec.name: len(spec.shape) for spec in specs}
+    return {name: array[None] if array.ndim == ranks.get(name, 0) - 1 else array for name, array in item.items()}
+
+
 def fits(spec: TensorSpec, shape: Sequence[int]) -> bool:
     """Tell whether an item's array is one that an input takes: without its first axis, or with all of its axes."""
     for axes in (spec.shape[1:], spec.shape):

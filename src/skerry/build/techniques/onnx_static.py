@@ -106,7 +106,7 @@ def _ranges(graph: Graph, samples: Samples, names: list[str], kind: str) -> dict
         for name, array in found.items():
             low, high = ends[name]
             ends[name] = (min(low, float(array.min())), max(high, float(array.max())))
-            step = max(array.size * len(samples.ids) // _MOST_KEPT, 1)
+            step = max(array.size * samples.count // _MOST_KEPT, 1)
             seen[name].append(array.reshape(-1)[::step])
     if kind == "minmax":
         return ends
