@@ -297,6 +297,34 @@ def test_failures_reach_the_dead_letter(tmp_path: Path) -> None:
     assert letters.got[0].fields == {"n": 1, "_stage": "picky", "_error": "ValueError: odd"}
 
 
+def test_what_was_tried_again_in_vain_reaches_the_dead_letter_too(tmp_path: Path) -> None:
+    letters = Collect()
+
+    def picky(record: Record) -> Record:
+        if record.fields["n"] == 3:
+            raise ValueError("three")
+        return record
+
+    summary = engine(
+        tmp_path, source("in", Items(numbered(6))), stage("picky", Call(picky), on_error="retry", retries=1),
+        sink("inline", Collect(blocking=False, bad=lambda record: record.fields["n"] == 1), after="picky"),
+        sink("queued", Collect(bad=lambda record: record.fields["n"] == 2), after="picky"), dead_letter=letters,
+    ).run()  # fmt: skip
+    told = {(letter.fields["_stage"], letter.fields["n"]) for letter in letters.got}
+    assert told == {("picky", 3), ("inline", 1), ("queued", 2)}
+    # Copies count by the best of their fates, and the others of 1 and 2 arrived.
+    assert summary.failed == 1
+
+
+def test_what_a_sink_that_is_down_leaves_for_the_next_run_is_no_dead_letter(tmp_path: Path) -> None:
+    letters = Collect()
+    engine(
+        tmp_path, source("in", Items(numbered(3))), sink("out", Collect(down=lambda writes: True)),
+        dead_letter=letters, drain_s=0.2,
+    ).run()  # fmt: skip
+    assert not letters.got
+
+
 def test_a_stage_may_stop_the_run(tmp_path: Path) -> None:
     def third(record: Record) -> Record:
         if record.fields["n"] == 3:

@@ -21,6 +21,9 @@ _clock = time.monotonic_ns
 _NEVER = (1 << 63) - 1
 _TIMED_EVERY_NS = 50_000  # the adaptive rule: above 20,000 records a second, not all are timed
 _SAMPLED = 16  # with sampled timing, one record of so many is timed
+LETTERED = ("dead_letter", "retry")
+"""The policies under which a record that has failed for good goes to the dead letter sink, where there is one."""
+
 _FIRST_PAUSE_S = 0.05  # before the first retry; doubled for each one after
 _LONGEST_PAUSE_S = 2.0
 _REOPEN_AFTER = 8  # failures in a row after which a stage is opened anew
@@ -348,7 +351,7 @@ class Chain:
             if not isinstance(answer, BaseException):
                 return answer
             error = answer
-        if step.on_error == "dead_letter":
+        if step.on_error in LETTERED:
             record = self._host.dead_letter(record, step.id, error)
         self._lose(step, record, Fate.FAILED, type(error).__name__)
         if step.on_error == "stop":

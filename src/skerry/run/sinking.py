@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from skerry.run.chain import LETTERED
 from skerry.run.channel import Channel
 from skerry.run.histogram import bin_of
 from skerry.run.tally import NodeTally, SinkLedger
@@ -250,7 +251,7 @@ class SinkWorker:
 
     def _fail(self, records: Sequence[Record], reason: str, error: BaseException) -> None:
         for record in records:
-            if self._settings.on_error == "dead_letter":
+            if self._settings.on_error in LETTERED and reason != _TOO_LATE:  # then it is read again in the next run
                 record = self._host.dead_letter(record, self.id, error)  # noqa: PLW2901 -- a copy of the same one
             self._lose(record, Fate.FAILED, reason)
         if self._settings.on_error == "stop":

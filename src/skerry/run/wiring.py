@@ -214,7 +214,7 @@ class Wiring:
             return record
 
         policy = node.settings.on_error
-        return Step(node.id, process, on_error="drop" if policy == "retry" else policy, stage=sink)
+        return Step(node.id, process, on_error="dead_letter" if policy == "retry" else policy, stage=sink)
 
 
 def _guarded(test: Callable[[Mapping[str, Any]], bool], process: Callable[[Record], Any]) -> Callable[[Record], Any]:
