@@ -1,0 +1,1 @@
+"""What bench-build measures, a noun in each file."""
