@@ -1,0 +1,130 @@
+"""Calibration: this machine's rates, from three small encoders in every form that can be made here, measured once.
+
+It takes some minutes, most of them for making the forms, and is kept by the machine and the versions of the runtimes.
+Where it was not done, the rates of :data:`REFERENCE` stand in, which were measured on another machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+
+from skerry.build.artifact import Artifact
+from skerry.build.cache import Cache
+from skerry.build.contender import ContenderError
+from skerry.build.latency.encoders import MOST_TOKENS, Shape, bert
+from skerry.build.latency.forms import forms
+from skerry.build.latency.rates import CACHED_SHARE, Rates, Sample, Table, fit
+from skerry.build.latency.reading import read_workload
+from skerry.build.latency.stopwatch import times_ms
+from skerry.build.latency.way import way_of
+from skerry.build.latency.workload import Workload, reading_lengths
+from skerry.build.measure import machine, machine_digest
+from skerry.build.measuring import RUNTIME_PACKAGES
+from skerry.build.progress import Progress
+from skerry.build.report import tool_versions
+from skerry.device.cpu import last_level_cache_bytes
+from skerry.device.tree import Tree
+
+VERSION = 2
+"""Counts changes of what is measured or fitted, so that older rates are not used."""
+
+SHAPES = (
+    bert("narrow", layers=2, width=128, heads=2, inner=512),
+    bert("middle", layers=4, width=320, heads=10, inner=1280),
+    bert("wide", layers=2, width=768, heads=12, inner=3072),
+)
+"""About BERT-Tiny, TinyBERT, and a sixth of BERT-Base: the encoders for small devices lie between them in width."""
+
+LENGTHS = (8, 32, MOST_TOKENS)
+"""Tokens; more lengths did not make the predictions better."""
+
+REFERENCE = "reference.json"
+
+
+def calibrated(cache: Cache) -> Table | None:
+    """Return the rates of this machine where it was calibrated, else ``None``."""
+
+    def make(folder: Any) -> dict[str, Any]:
+        raise _NotThereError
+
+    try:
+        return msgspec.convert(cache.entry(_key(), make).note.facts["table"], Table)
+    except _NotThereError:
+        return None
+
+
+def calibrate(cache: Cache, progress: Progress, usable: frozenset[str]) -> Table:
+    """Measure this machine with the runtimes that are usable, or find what was measured before.
+
+    Raises ``DependencyError`` when PyTorch, transformers or ONNX Runtime is not installed.
+    """
+
+    def make(folder: Any) -> dict[str, Any]:
+        return {"table": msgspec.to_builtins(_measured(cache, progress, usable))}
+
+    return msgspec.convert(cache.entry(_key(), make).note.facts["table"], Table)
+
+
+def reference() -> Table:
+    """Return the rates that come with Skerry."""
+    return msgspec.json.decode((files(__package__) / REFERENCE).read_bytes(), type=Table)
+
+
+def samples(
+    shape: Shape, lengths: Sequence[int], cache: Cache, progress: Progress, usable: frozenset[str]
+) -> list[tuple[Artifact, Workload, dict[int, float]]]:
+    """Return an encoder's forms, each with its workload and its measured milliseconds by length.
+
+    One that does not run is left out.
+    """
+    found = []
+    workload: Workload | None = None
+    for artifact in forms(shape, lengths, cache, progress, usable):
+        if workload is None:  # the first is fp32 in ONNX
+            workload = read_workload(artifact.path, reading_lengths(artifact.max_tokens))
+        try:
+            found.append((artifact, workload, times_ms(artifact, lengths)))
+        except ContenderError:
+            continue
+    return found
+
+
+def cached_bytes(tree: Tree | None = None) -> float:
+    """Return how many bytes of weights stay in this machine's last cache between runs."""
+    return CACHED_SHARE * (last_level_cache_bytes(tree or Tree()) or 8 << 20)
+
+
+def _measured(cache: Cache, progress: Progress, usable: frozenset[str]) -> Table:
+    by_way: dict[str, list[Sample]] = {}
+    precisions: dict[str, str] = {}
+    for shape in SHAPES:
+        with progress.step(f"calibrate: {shape.name} encoder, about a minute"):
+            for artifact, workload, times in samples(shape, LENGTHS, cache, progress, usable):
+                way = way_of(artifact)
+                assert way is not None, "the calibration knows its own forms"
+                precisions[way.key] = way.precision
+                by_way.setdefault(way.key, []).extend(
+                    Sample(work=workload.at(way.padded(length)), ms=ms) for length, ms in times.items()
+                )
+    kept = cached_bytes()
+    rates: dict[str, Rates] = {
+        key: fit(taken, precisions[key], kept)
+        for key, taken in sorted(by_way.items())
+        if len(taken) == len(SHAPES) * len(LENGTHS)
+    }
+    return Table(machine=machine(), cached_bytes=kept, rates=rates, origin="measured on this machine")
+
+
+def _key() -> dict[str, Any]:
+    return {
+        "step": "calibration", "version": VERSION, "machine": machine_digest(),
+        "tools": tool_versions(*RUNTIME_PACKAGES),
+    }  # fmt: skip
+
+
+class _NotThereError(Exception):
+    """The cache has no calibration of this machine."""
