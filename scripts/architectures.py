@@ -88,7 +88,7 @@ SHAPES: dict[str, Shape] = {
     ),
     "MobileViT small": Shape(
         family="mobilevit", kind="MobileViTForImageClassification",
-        small={"image_size": 64, "hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32],
+        small={"image_size": 32, "hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32],
                "num_attention_heads": 2},
         true={"num_labels": 1000},
     ),
@@ -161,6 +161,8 @@ def write(shape: Shape, folder: Path, *, small: bool) -> Path:
     import transformers
 
     config = transformers.AutoConfig.for_model(shape.family, **(shape.small if small else shape.true))
+    # Several threads would wait for each other where others are at work too.
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     model = getattr(transformers, shape.kind)(config)
     for module in model.modules():
