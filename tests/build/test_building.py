@@ -16,10 +16,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from skerry.build import quantize
+from skerry.build.artifact import Artifact
 from skerry.build.building import build_project
 from skerry.build.cache import Cache, default_folder
 from skerry.build.progress import Progress
+from skerry.build.techniques.onnx_dynamic import OnnxDynamic
 from skerry.run.encoder import load_encoder
 from skerry.run.models import open_models, read_manifest
 from skerry.spec.errors import (
@@ -60,7 +61,7 @@ class TestRelease:
         assert lock["release"] == manifest.release
         figures = lock["models"]["m"]["variants"][0]["figures"]
         assert figures["peak_bytes"] > 1e6
-        assert figures["texts"] == 60
+        assert figures["texts"] == 30
         assert 0.0 < figures["agreement"] <= 1.0
         assert lock["tools"]["torch"]
 
@@ -244,7 +245,7 @@ class TestOnnx:
     def test_a_file_is_quantized(self, tmp_path: Path, bert: Path, build: Build) -> None:
         model = self.exported(tmp_path, bert, build)
         report = build(write_project(tmp_path, str(model / "model.onnx")))
-        assert report.lock.models["m"].variants[0].technique == quantize.TECHNIQUE
+        assert report.lock.models["m"].variants[0].technique == OnnxDynamic.name
         assert read_manifest(Path(report.folder)).models["m"].dimension == 32
 
     def test_a_quantized_file_is_taken_as_it_is(self, tmp_path: Path, bert: Path, build: Build) -> None:
@@ -451,12 +452,12 @@ class TestInterruption:
         project = write_project(tmp_path / "project", str(bert))
         cache = tmp_path / "cache"
 
-        def interrupted(source: Path, target: Path) -> None:
-            target.write_bytes(source.read_bytes()[:1000])
+        def interrupted(self: OnnxDynamic, artifact: Artifact, settings: Any, workbench: Any, target: Path) -> None:
+            (target / "model.onnx").write_bytes(artifact.path.read_bytes()[:1000])
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(quantize, "quantize_int8", interrupted)
+            patch.setattr(OnnxDynamic, "apply", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 build(project, cache=cache)
         assert release_files(project) == set()

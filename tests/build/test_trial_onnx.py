@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,9 @@ from skerry.build.export import export_transformer
 from skerry.build.halving import Rung
 from skerry.build.importing import find_origin
 from skerry.build.limits import Limits
-from skerry.build.quantize import quantize_int8
+from skerry.build.progress import Progress
+from skerry.build.technique import Workbench
+from skerry.build.techniques.onnx_dynamic import OnnxDynamic
 from skerry.build.trial import Measured, Pace, Trials
 from skerry.run.digest import file_digest
 from skerry.spec.pipeline import Model
@@ -25,15 +28,13 @@ def forms(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifac
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     folder = tmp_path_factory.mktemp("forms")
     export_transformer(find_origin(Model(from_=str(bert), task="embedding"), folder), "embedding", folder / "fp32.onnx")
-    quantize_int8(folder / "fp32.onnx", folder / "int8.onnx")
-    fp32, int8 = (
-        Artifact(
-            form="onnx", folder=folder, file=name, files=(name,), source=file_digest(folder / name),
-            tokenizer=bert / "tokenizer.json", dimension=32, max_tokens=64,
-        )
-        for name in ("fp32.onnx", "int8.onnx")
+    fp32 = Artifact(
+        form="onnx", folder=folder, file="fp32.onnx", files=("fp32.onnx",), source=file_digest(folder / "fp32.onnx"),
+        tokenizer=bert / "tokenizer.json", dimension=32, max_tokens=64,
     )  # fmt: skip
-    return fp32, int8
+    (folder / "int8").mkdir()
+    bench = Workbench(texts=tuple(TEXTS), progress=Progress(io.StringIO()))
+    return fp32, OnnxDynamic().apply(fp32, {}, bench, folder / "int8")
 
 
 def write_table(path: Path, rows: int, dimension: int) -> None:

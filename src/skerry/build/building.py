@@ -11,12 +11,17 @@ from typing import Any
 import msgspec
 
 from skerry import __version__
-from skerry.build import export, measure, quantize
+from skerry.build import export, measure
+from skerry.build.artifact import Artifact
 from skerry.build.cache import Cache, Entry
+from skerry.build.evaluation import evaluation_set
 from skerry.build.importing import Origin, find_origin
 from skerry.build.progress import Progress
 from skerry.build.release import write_release
 from skerry.build.report import TOOLS, Lock, ModelReport, Report, VariantReport, budget_lines, tool_versions
+from skerry.build.splits import split
+from skerry.build.technique import Workbench
+from skerry.build.techniques.onnx_dynamic import OnnxDynamic
 from skerry.build.texts import Texts, own_texts, read_texts
 from skerry.run.digest import PREFIX, file_digest
 from skerry.run.encoder import load_encoder
@@ -132,21 +137,23 @@ class _TextBuild:
 
     def __init__(self, name: str, model: Model, origin: Origin, home: Path, cache: Cache, progress: Progress) -> None:
         self._name, self._model, self._origin = name, model, origin
-        self._home, self._cache, self._progress = home, cache, progress
+        self._cache, self._progress = cache, progress
         self._fp32_entry: Entry | None = None
         self._weight_mb = sum(path.stat().st_size for path in origin.files) / 1e6
         self._fp32_key = {
             "step": "export", "version": export.VERSION, "source": origin.digest, "task": model.task,
             "tools": tool_versions("onnx", "torch", "transformers") if origin.kind == "transformer" else {},
         }  # fmt: skip
+        self._calibrate, self._report = _texts(model.data, home)
         self._int8_key = {
-            "step": "quantize", "version": quantize.VERSION, "source": self._fp32_key,
+            "step": OnnxDynamic.name, "version": OnnxDynamic.version, "source": self._fp32_key,
+            "texts": self._calibrate.digest, "max_tokens": origin.max_tokens,
             "tools": tool_versions("onnx", "onnxruntime"),
         }  # fmt: skip
 
     def run(self, *, keep_fp32: bool) -> Built:
         """Return the model with the variants int8 and, where it is to be kept, fp32 before it."""
-        texts = _texts(self._model.data, self._home)
+        texts = self._report
         chosen, key = self._chosen()
         bare = ModelManifest(
             source=self._origin.source, task=self._model.task, tokenizer=self._tokenizer_name(),
@@ -202,9 +209,21 @@ class _TextBuild:
         def make(folder: Path) -> None:
             source = self._fp32().file(_ONNX)
             with self._announced("quantize to int8", self._about(_QUANTIZE_S)):
-                quantize.quantize_int8(source, folder / _ONNX)
+                OnnxDynamic().apply(self._artifact(source), {}, self._workbench(), folder)
 
         return self._cached("quantize to int8", self._int8_key, make)
+
+    def _artifact(self, path: Path) -> Artifact:
+        origin = self._origin
+        assert origin.tokenizer is not None
+        return Artifact(
+            form="onnx", folder=path.parent, file=path.name, files=(path.name,), source=origin.digest,
+            task=self._model.task, tokenizer=origin.tokenizer, pooling=origin.pooling, normalize=origin.normalize,
+            max_tokens=origin.max_tokens,
+        )  # fmt: skip
+
+    def _workbench(self) -> Workbench:
+        return Workbench(texts=self._calibrate.lines, threads=self._model.threads, progress=self._progress)
 
     def _figures(self, bare: ModelManifest, chosen: Entry, chosen_key: Any, texts: Texts) -> dict[str, Any]:
         """Return the figures of reference and candidate, and the dimension, from the cache or a measurement."""
@@ -254,7 +273,7 @@ class _TextBuild:
         return _file_name(self._name, "tokenizer", file_digest(self._origin.tokenizer), ".json")
 
     def _variant(self, name: str, entry: Entry, figures: measure.Figures) -> Variant:
-        technique = {"int8": quantize.TECHNIQUE, "fp32": "none", "original": "none"}[name]
+        technique = {"int8": OnnxDynamic.name, "fp32": "none", "original": "none"}[name]
         digest = entry.digest(_ONNX)
         return Variant(
             name=name, runtime="onnxruntime", file=_file_name(self._name, name, digest, ".onnx"), digest=digest,
@@ -289,10 +308,14 @@ def _dimension(folder: Path, manifest: ModelManifest, file: str, runtime: str) -
         encoder.close()
 
 
-def _texts(data: Data, home: Path) -> Texts:
-    """Return the user's texts to report by, else those to choose by, else Python's own docstrings."""
-    named = data.evaluate or data.calibrate
-    return read_texts(home / Path(named).expanduser()) if named else own_texts()
+def _texts(data: Data, home: Path) -> tuple[Texts, Texts]:
+    """Return the texts to calibrate by and other ones to report on: the user's, or what every Python brings."""
+    named = [read_texts(home / Path(file).expanduser()) for file in (data.calibrate, data.evaluate) if file is not None]
+    splits = split(*named) if named else split(own_texts(), evaluation_set().texts)
+    if len(named) != 1:
+        return splits.calibrate, splits.report
+    rest = (*splits.select.lines, *splits.report.lines)  # nothing is selected here
+    return splits.calibrate, Texts(origin=f"{named[0].origin}, {len(rest)} texts to report on", lines=rest)
 
 
 def _file_name(model: str, stem: str, digest: str, suffix: str) -> str:
