@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.build_rows import compared, unseen
-from bench.report import Report
+from bench.build_rows import compared, prediction, unseen
+from bench.report import Report, table
 
 PACKAGES = ("numpy", "onnxruntime", "ai-edge-litert", "openvino", "tokenizers")
 
@@ -26,8 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder, text = chosen.unseen
             return unseen.measure(folder, text, seconds=chosen.time, quick=chosen.quick, packages=PACKAGES).finish()
         report = Report("build", packages=PACKAGES)
-        compared.add_rows(report, quick=chosen.quick, small=chosen.small, fresh=chosen.fresh)
-        return report.finish()
+        if chosen.only != "prediction":
+            compared.add_rows(report, quick=chosen.quick, small=chosen.small, fresh=chosen.fresh)
+        if chosen.only != "peers":
+            prediction.rows(report, chosen.quick)
+        if chosen.only is None:
+            return report.finish()
+        print(table(report.rows))
+        return 1 if report.broken() else 0
     except KeyboardInterrupt:
         print("interrupted: nothing was written; what peers and searches made is kept", file=sys.stderr)
         return 130
@@ -36,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.build", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="fewer turns and sentences: wider intervals, a minute")
+    parser.add_argument("--only", choices=("peers", "prediction"), help="one of the subjects; nothing is written then")
     parser.add_argument("--small", metavar="FOLDER", type=Path, help="the project or release of a distilled form")
     parser.add_argument("--fresh", action="store_true", help="have the peers make their forms anew")
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -101,7 +102,7 @@ def measured(
 
 
 def _add_keep(report: Report, found: Found, candidates: Candidates, mine: str) -> None:
-    what = f"keep quality ({candidates.techniques.get(mine, 'none')})"
+    what = f"keep quality ({_short(candidates.techniques.get(mine, 'none'))})"
     if not _is_there(report, found, candidates, mine, what, {"speed, 32 tokens": ">= 3.5", "r@10": ">= 0.97",
                                                             "size": "<= 25"}):  # fmt: skip
         return
@@ -117,7 +118,7 @@ def _add_keep(report: Report, found: Found, candidates: Candidates, mine: str) -
 
 
 def _add_small(report: Report, found: Found, candidates: Candidates, mine: str) -> None:
-    what = f"small ({candidates.techniques.get(mine, 'none')})"
+    what = f"small ({_short(candidates.techniques.get(mine, 'none'))})"
     if not _is_there(report, found, candidates, mine, what, {"speed, 32 tokens": ">= 8", "r@10": ">= 0.85",
                                                             "size": "<= 15", "peak memory": "<= 50"}):  # fmt: skip
         return
@@ -144,7 +145,7 @@ def _add_speed(
 ) -> None:
     race = found.races[length]
     others: dict[str, Samples | Peer] = {
-        name: race.speed(name, FP32, cpu=cpu) for name in race.wall if not _is_ours(name) and name != FP32
+        name: race.speed(name, FP32, cpu=cpu) for name in race.wall if name not in {mine, FP32}
     }
     report.add(figure, race.speed(mine, FP32, cpu=cpu), "×", must=must, peers=others | found.missing)
 
@@ -152,7 +153,7 @@ def _add_speed(
 def _add_plain(
     report: Report, found: Found, mine: str, figure: str, values: Mapping[str, float], unit: str, must: str | None
 ) -> None:
-    others: dict[str, Samples | Peer] = {name: value for name, value in values.items() if not _is_ours(name)}
+    others: dict[str, Samples | Peer] = {name: value for name, value in values.items() if name != mine}
     report.add(figure, values[mine], unit, must=must, peers=others | found.missing)
 
 
@@ -183,7 +184,7 @@ def _add_objectives(report: Report, found: Found, kept: Candidates, little: Cand
     for length in found.races:
         standings = found.standings(length)
         ours = [one for name, one in standings.items() if _is_ours(name)]
-        others = [one for name, one in standings.items() if not _is_ours(name)]
+        others = [one for name, one in standings.items() if not _is_ours(name) and name != FP32]
         open_ = objective.unbeaten(ours, others, share=ASIDE)
         names = f": {', '.join(open_)}" if open_ else ""
         report.add(f"peers that no form of Skerry is as good and as fast as, {length}{names}", len(open_), "peers")
@@ -208,6 +209,11 @@ def _add_cached(report: Report, kept: Candidates) -> None:
 
 def _is_ours(name: str) -> bool:
     return name.startswith("skerry ")
+
+
+def _short(technique: str) -> str:
+    """Return the steps of a form without their settings, which its report tells."""
+    return re.sub(r"\([^)]*\)", "", technique)
 
 
 def _tokens(length: int) -> str:
