@@ -36,6 +36,9 @@ from skerry.build.halving import RUNGS
 from skerry.build.importing import Origin as Given
 from skerry.build.importing import find_origin
 from skerry.build.items import Items
+from skerry.build.latency.foresight import Foresight
+from skerry.build.latency.here import plan_for
+from skerry.build.latency.prospects import PlannedTrials, foresight_of, limited, predicted
 from skerry.build.limits import Limits
 from skerry.build.material import Material, default_metric, tensor_material, text_material
 from skerry.build.measuring import RUNTIME_PACKAGES, RememberedTrials
@@ -48,8 +51,9 @@ from skerry.build.splits import key
 from skerry.build.technique import Kind, Workbench, techniques
 from skerry.run.digest import PREFIX, file_digest
 from skerry.run.encoder import Encoder, load_encoder
+from skerry.run.tokens import VocabularyTokens
 from skerry.runtimes.listing import survey
-from skerry.spec.errors import DeviceError, ModelError, ModelKindError
+from skerry.spec.errors import DeviceError, ModelError, ModelKindError, UsageError
 from skerry.spec.manifest import Manifest, ModelManifest, Variant
 from skerry.spec.pipeline import Model
 from skerry.spec.reading import Project
@@ -62,13 +66,17 @@ Embed = Callable[[Sequence[str]], Any]
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """How to search: the time for each model, the kinds of techniques and the thread counts to try."""
+    """How to search: the time for each model, the kinds of techniques and the thread counts to try.
+
+    ``device`` names one of the catalogue that is planned for instead of this machine.
+    """
 
     seconds: float
     kinds: tuple[Kind, ...] = ("convert", "quantize")
     threads: tuple[int, ...] = (1,)
     seed: int = 0
     toolchains: bool = True
+    device: str | None = None
 
 
 class Searched(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +146,11 @@ class _Model:
         self._cache, self._progress, self._wish = cache, progress, wish
         self._metric = default_metric(model)
         self._techniques = {each.name: each for each in (kind() for kind in techniques().values())}
+        self._plan = None if wish.device is None else plan_for(wish.device, cache)
+        if self._plan is not None and max(wish.threads) > self._plan.cores:
+            raise UsageError(
+                f"{self._plan.profile.name} has {self._plan.cores} cores", where=f"--threads {max(wish.threads)}"
+            )
         self._found: Found | None = None
         self.files: dict[str, Path] = {}
 
@@ -151,13 +164,17 @@ class _Model:
         material, baseline = self._material(given, origin)
         with _teaching(baseline) as embed:
             workbench = self._workbench(material, origin, embed, begin)
+            foresight = self._foresight(baseline, material)
             search = Search(
                 origin, self._chosen_techniques(), workbench, self._cache, budget=self._model.budget,
                 metric=self._metric, threads=self._wish.threads, seconds=self._wish.seconds,
-                runtimes=frozenset(each.name for each in survey() if each.usable),
+                runtimes=frozenset(each.name for each in survey() if each.usable), outlook=foresight,
+                predicted=predicted(self._plan),
             )  # fmt: skip
             with self._trials(baseline, material, material.splits.select) as trials:
-                found = search.run(trials)
+                planned = PlannedTrials(trials, baseline, foresight, self._plan)
+                planned.correct()
+                found = search.run(planned)
         if found.chosen is None:
             reasons = [getattr(each.outcome, "reason", "") for each in found.candidates]
             raise ModelError(
@@ -166,15 +183,19 @@ class _Model:
             )
         self._found = found
         with self._trials(baseline, material, material.splits.report) as trials:
-            reported = {name: self._reported(name, trials) for name in found.ladder}
-            reference = trials.baseline(RUNGS[-1], starts=3)
+            planned = PlannedTrials(trials, baseline, foresight, self._plan)
+            reported = {name: self._reported(name, planned) for name in found.ladder}
+            reference = planned.baseline(RUNGS[-1], starts=3)
         if isinstance(reference, Failure):
             raise ModelError(f"the model as it was given fails: {reference.reason}", where=self._name)
         candidates = tuple(reported.get(each.name, each) for each in found.candidates)
         return Findings(
             name=self._name, metric=self._metric, lower_is_better=self._model.budget.lower_is_better(self._metric),
             origin=Origin(source=given.source, digest=given.digest, task=self._model.task),
-            baseline=Baseline(name="fp32", runtime=RUNTIMES[baseline.form], figures=plain(reference)),
+            baseline=Baseline(
+                name="fp32", runtime=RUNTIMES[baseline.form], figures=plain(reference),
+                predicted=predicted(self._plan),
+            ),
             candidates=candidates, chosen=found.chosen, front=found.front, ladder=found.ladder,
             near_misses=found.near_misses, rungs=len(RUNGS), environment=self._environment(material, found, begin),
         )  # fmt: skip
@@ -190,12 +211,22 @@ class _Model:
         return tensor_material(self._name, self._model, self._project.home, folders, signature), baseline
 
     def _trials(self, baseline: Artifact, material: Material, items: Items) -> RememberedTrials:
-        memory = self._model.budget.memory
-        limits = Limits(cores=max(self._wish.threads), memory_bytes=None if memory is None else int(HEADROOM * memory))
+        memory, device = self._model.budget.memory, None if self._plan is None else self._plan.memory_bytes
+        most = [int(HEADROOM * memory)] if memory is not None else []
+        most += [device] if device is not None else []
+        limits = Limits(cores=max(self._wish.threads), memory_bytes=min(most, default=None))
         return RememberedTrials(
             self._cache, baseline, items, limits=limits, metrics=material.metrics, truth=material.truth(items),
             output=material.output, seed=self._wish.seed,
         )  # fmt: skip
+
+    def _foresight(self, baseline: Artifact, material: Material) -> Foresight | None:
+        """Return what predicts forms of a model of texts, where there is anything to hold a prediction against."""
+        if baseline.tokenizer is None or not limited(self._model.budget, self._plan):
+            return None
+        texts = [text for text in material.splits.select.items if isinstance(text, str)]
+        tokens = [len(ids) for ids in VocabularyTokens(baseline.tokenizer, baseline.max_tokens).many(texts)]
+        return foresight_of(self._model.budget, tokens, self._cache, baseline, self._plan)
 
     def _baseline(self, origin: Artifact) -> Artifact:
         """Return the model as it was given, in fp32, in a form that a runtime runs."""
@@ -229,7 +260,7 @@ class _Model:
             toolchain=_convert, teacher=origin, forbidden=frozenset(map(key, material.held_out)),
         )  # fmt: skip
 
-    def _reported(self, name: str, trials: RememberedTrials) -> Candidate:
+    def _reported(self, name: str, trials: PlannedTrials) -> Candidate:
         """Return a winner with the figures that it has on texts nobody has looked at before."""
         found = self._found
         assert found is not None
@@ -237,7 +268,9 @@ class _Model:
         answer = trials.run(found.artifacts[name], RUNGS[-1], threads=before.threads, starts=3)
         if isinstance(answer, Failure):
             raise ModelError(f"the winner fails when it is measured again: {answer.reason}", where=name)
-        outcome = outcome_of(plain(answer), self._model.budget, rung=len(RUNGS))
+        outcome = outcome_of(
+            plain(answer), self._model.budget, rung=len(RUNGS), predicted=predicted(self._plan)
+        )  # fmt: skip
         return msgspec.structs.replace(before, outcome=outcome)
 
     def _environment(self, material: Material, found: Found, begin: float) -> Environment:
@@ -253,8 +286,13 @@ class _Model:
             for purpose, items in purposes
         )  # fmt: skip
         command = f"skerry build {shlex.quote(os.path.relpath(self._project.path))} --time {self._wish.seconds:g}s"
+        plan = self._plan
+        if plan is not None:
+            command += f" --device {plan.name}"
         return Environment(
-            machine=measure.machine(), versions={"skerry": __version__, **tool_versions(*TOOLS, *RUNTIME_PACKAGES)},
+            machine=measure.machine(), device="" if plan is None else plan.profile.name or plan.name,
+            predicted_within=None if plan is None else round(plan.off, 2),
+            versions={"skerry": __version__, **tool_versions(*TOOLS, *RUNTIME_PACKAGES)},
             seed=self._wish.seed, allowed_s=self._wish.seconds, spent_s=round(time.monotonic() - begin, 1),
             phases={"making": round(found.making_s, 1), "measuring": round(found.measuring_s, 1)},
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), texts=used,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from skerry.build.artifact import Artifact
 from skerry.build.cache import Cache
@@ -13,6 +13,7 @@ from skerry.build.halving import RUNGS, Rung
 from skerry.build.latency.calibration import calibrated, reference
 from skerry.build.latency.foresight import MARGIN, UNCALIBRATED_MARGIN, Foresight
 from skerry.build.latency.planning import PREDICTED, Plan
+from skerry.build.latency.rates import Parts
 from skerry.build.measuring import RememberedTrials
 from skerry.spec.budget import Budget
 
@@ -34,32 +35,34 @@ def predicted(plan: Plan | None) -> tuple[FigureName, ...]:
 class PlannedTrials:
     """Trials whose figures are those that are to be expected on the planned device; without a plan, as measured."""
 
-    def __init__(self, trials: RememberedTrials, foresight: Foresight, baseline: Artifact, plan: Plan | None) -> None:
-        self._trials, self._foresight, self._baseline, self._plan = trials, foresight, baseline, plan
+    def __init__(
+        self, trials: RememberedTrials, baseline: Artifact, foresight: Foresight | None, plan: Plan | None
+    ) -> None:
+        self._trials, self._baseline, self._foresight, self._plan = trials, baseline, foresight, plan
 
     def run(self, candidate: Artifact, rung: Rung, *, threads: int = 1, starts: int = 1) -> Figures | Failure:
         """Measure a candidate here; see :meth:`skerry.build.trial.Trials.run`."""
-        return self._reckoned(candidate, lambda: self._trials.run(candidate, rung, threads=threads, starts=starts))
+        return self._reckoned(candidate, self._trials.run(candidate, rung, threads=threads, starts=starts))
 
     def baseline(self, rung: Rung, *, starts: int = 1) -> Figures | Failure:
         """Measure the model as it was given."""
-        return self._reckoned(self._baseline, lambda: self._trials.baseline(rung, starts=starts))
+        return self._reckoned(self._baseline, self._trials.baseline(rung, starts=starts))
 
     def correct(self) -> None:
         """Let the foresight know how long the model as it was given takes here: the shortest trial, and remembered."""
+        if self._foresight is None:
+            return
         answer = self._trials.baseline(RUNGS[0])
         if not isinstance(answer, Failure):
             self._foresight.correct(answer)
 
-    def _reckoned(self, artifact: Artifact, measure: Callable[[], Figures | Failure]) -> Figures | Failure:
-        answer = measure()
-        if isinstance(answer, Failure):
+    def _reckoned(self, artifact: Artifact, answer: Figures | Failure) -> Figures | Failure:
+        if isinstance(answer, Failure) or self._plan is None:
             return answer
-        if self._plan is None:
-            return plain(answer)
-        return self._plan.reckoned(
-            plain(answer), self._foresight.parts(artifact), self._foresight.parts(self._baseline)
-        )
+        return self._plan.reckoned(plain(answer), self._parts(artifact), self._parts(self._baseline))
+
+    def _parts(self, artifact: Artifact) -> Parts | None:
+        return None if self._foresight is None else self._foresight.parts(artifact)
 
 
 def limited(budget: Budget, plan: Plan | None) -> bool:
