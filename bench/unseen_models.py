@@ -179,7 +179,7 @@ def _step(torch: Any, model: Any, optimizer: Any, tokenizer: Any, pad: int, pass
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    return float(loss)
+    return float(loss.detach())
 
 
 def _vectors(torch: Any, model: Any, tokenizer: Any, pad: int, texts: Sequence[str]) -> Any:

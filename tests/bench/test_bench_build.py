@@ -19,6 +19,7 @@ from bench.environments import PEERS
 from bench.measuring import Samples
 from bench.peers.olive_optimize import reason
 from bench.report import Report, table
+from scripts import benchmarks_page
 from skerry.build.artifact import Artifact, Step
 from skerry.build.figures import Estimate, Figures
 from skerry.build.findings import Candidate, Failed, Measured, outcome_of
@@ -298,3 +299,15 @@ def test_a_single_technique_of_too_low_quality_is_no_rival() -> None:
     assert row.value == pytest.approx(2.0)
     assert row.holds
     assert set(row.peers) == {FP32, "good"}
+
+
+def test_many_peers_have_a_table_of_their_own_on_the_page() -> None:
+    report = Report("build")
+    report.add("speed", 4.0, "×", peers={f"peer {number}": float(number) for number in range(5)} | {"Olive": "crashed"})
+    report.add("size", 20.0, "MB", peers={"peer 1": 30.0})
+    page = benchmarks_page.section("build", report.rows)
+    assert "6 peers, below" in page
+    assert "| figure | value | peer 0 | peer 1 | peer 2 | peer 3 | peer 4 | Olive |" in page
+    assert "| speed | **4** | 0 | 1 | 2 | 3 | 4 | – |" in page
+    assert "peer 1 30" in page
+    assert "- peer missing: Olive: crashed" in page
