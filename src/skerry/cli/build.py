@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skerry.spec.errors import UsageError
+
 if TYPE_CHECKING:
     from skerry.build.report import BudgetLine, ModelReport, Report, VariantReport
     from skerry.spec.reading import Project
@@ -20,6 +22,7 @@ _EXAMPLES = """\
 examples:
   skerry build examples/log-triage
   skerry build examples/log-triage --time 3min      search for the best forms within the budget
+  skerry build . --time 3min --device raspberry-pi-5   for a device that is not here, by prediction
   skerry build . --json | jq '.lock.models[].variants[0].figures'
 """
 
@@ -43,6 +46,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="decides what is random in a search (0)")
     parser.add_argument("--threads", metavar="N,…", type=_threads, default=(1,), help="thread counts to try: 1,2")
+    parser.add_argument(
+        "--device", metavar="NAME", help="plan for a device of the catalogue (skerry probe --list-devices)"
+    )
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure this machine first, so that predictions fit it: minutes, once",
+    )
     parser.add_argument("--prune", action="store_true", help="let the search prune and distil too, which takes hours")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     parser.set_defaults(run=run)
@@ -57,6 +68,9 @@ def run(args: argparse.Namespace) -> int:
     from skerry.build.progress import Progress
     from skerry.spec.reading import read_project
 
+    if args.time is None and (args.device is not None or args.calibrate):
+        option = "--device" if args.device is not None else "--calibrate"
+        raise UsageError(f"{option} needs a search", where=option, hint="say how long with --time, such as --time 3min")
     project = read_project(args.pipeline)
     if args.time is not None:
         return _search(project, args)
@@ -99,7 +113,9 @@ def _search(project: Project, args: argparse.Namespace) -> int:
     from skerry.build.technique import Kind
 
     kinds: tuple[Kind, ...] = ("prune", "distill", "convert", "quantize") if args.prune else ("convert", "quantize")
-    wish = Wish(seconds=args.time, kinds=kinds, threads=args.threads, seed=args.seed)
+    wish = Wish(seconds=args.time, kinds=kinds, threads=args.threads, seed=args.seed, device=args.device)
+    if args.calibrate:
+        _calibrate()
     for name in missing_toolchains(kinds):
         print(f"without the forms of {name}: `skerry toolchain install {name}` would add them", file=sys.stderr)
     progress = Progress(sys.stderr, 2 * len(project.pipeline.models))
@@ -112,6 +128,17 @@ def _search(project: Project, args: argparse.Namespace) -> int:
     done = "written to" if searched.changed else "is up to date in"
     print(f"release {done} {searched.folder}, reports in {searched.folder}/reports ({searched.seconds:.1f} s)")
     return 0
+
+
+def _calibrate() -> None:
+    """Measure how fast this machine computes, where that was not done before."""
+    from skerry.build.cache import Cache, default_folder
+    from skerry.build.latency.calibration import SHAPES, calibrate
+    from skerry.build.progress import Progress
+    from skerry.runtimes.listing import survey
+
+    usable = frozenset(each.name for each in survey() if each.usable)
+    calibrate(Cache(default_folder()), Progress(sys.stderr, len(SHAPES)), usable)
 
 
 def _print(report: Report) -> None:
