@@ -36,6 +36,8 @@ CHECKED_SIZES: tuple[Mapping[str, int], ...] = (
 )
 """The sizes that are compared; those of the example that is traced are others."""
 
+_KNOWN_DOMAINS = ("ai.onnx", "com.microsoft", "com.ms.internal")
+
 MOST_BYTES = 1_900_000_000
 """Weights beyond this do not fit into one ONNX file, whose limit is 2 GiB with the graph."""
 
@@ -81,6 +83,8 @@ def normalize_onnx(origin: Origin, target: Path) -> bool:
         The package onnx is not installed.
     ModelCorruptError
         The file is damaged, or weights beside it are missing.
+    ModelKindError
+        It has an operator that no runtime takes, or is too large for one file.
     """
     try:
         import onnx
@@ -91,11 +95,26 @@ def normalize_onnx(origin: Origin, target: Path) -> bool:
     try:
         onnx.checker.check_model(str(origin.path))
         model = onnx.load(str(origin.path))
-        onnx.save(model, str(target))
     except Exception as error:  # the package lets those of protobuf, its own and OSError through
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelCorruptError(f"this ONNX model is damaged: {reason}", where=str(origin.path)) from error
+    _require_operators(model, origin.path)
+    try:
+        onnx.save(model, str(target))
+    except ValueError as error:
+        raise ModelKindError(f"the model is too large for one ONNX file: {error}", where=str(origin.path)) from error
     return any("Integer" in node.op_type or "Quantize" in node.op_type for node in model.graph.node)
+
+
+def _require_operators(model: Any, path: Path) -> None:
+    """Raise ``ModelKindError`` for an operator that is neither ONNX's, ONNX Runtime's nor the file's own."""
+    own = {function.domain for function in model.functions}
+    for node in model.graph.node:
+        if node.domain not in own and node.domain and not node.domain.startswith(_KNOWN_DOMAINS):
+            raise ModelKindError(
+                f"no runtime has the operator {node.domain}.{node.op_type}", where=str(path),
+                expected="operators of ONNX or of ONNX Runtime", hint="export the model without it",
+            )  # fmt: skip
 
 
 def _import_torch() -> Any:

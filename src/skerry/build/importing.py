@@ -20,7 +20,7 @@ from skerry.build.locating import locate
 from skerry.build.weights import find_weights, refused_pickle
 from skerry.run.digest import PREFIX, file_digest
 from skerry.run.pooling import Pooling
-from skerry.runtimes.modelfile import KERAS, LFS_POINTER, LITERT, ONNX, TORCH, ZIP, kind_of
+from skerry.runtimes.modelfile import KERAS, LFS_POINTER, LITERT, ONNX, SAFETENSORS, TORCH, ZIP, kind_of
 from skerry.runtimes.modelfile import Kind as FileKind
 from skerry.spec.errors import ModelCorruptError, ModelError, ModelKindError, ModelMissingError, SpecError
 from skerry.spec.pipeline import Model
@@ -36,6 +36,8 @@ _MANY_TOKENS = 2**31
 
 _TAKEN: dict[FileKind, Kind] = {ONNX: "onnx", LITERT: "litert", KERAS: "keras"}
 """What a file becomes, by what it looks like."""
+
+_GRAPHLESS = "weights alone are no model: name the folder that holds them and config.json, or export the model to ONNX"
 
 _PROGRAM_MARKS = ("archive_format", "serialized_exported_program.json")
 """What an archive of ``torch.export.save`` holds, by the newer and the older of its formats."""
@@ -209,7 +211,7 @@ def _kind_of_file(path: Path) -> Kind:
     if kind not in _TAKEN:
         raise ModelKindError(
             f"this looks like {kind.what}", where=str(path), expected="an ONNX model or a model's folder",
-            hint=kind.advice,
+            hint=_GRAPHLESS if kind in {TORCH, SAFETENSORS} else kind.advice,
         )  # fmt: skip
     return _TAKEN[kind]
 
@@ -218,10 +220,10 @@ def _is_program(path: Path) -> bool:
     """Tell whether an archive is of ``torch.export.save``."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(_PROGRAM_MARKS) for name in archive.namelist())
+            names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError):
-        # Cut short: the list of names stands at its end.
-        return path.suffix == ".pt2"
+        names = []  # cut short: the list of names stands at its end
+    return path.suffix == ".pt2" or any(name.endswith(_PROGRAM_MARKS) for name in names)
 
 
 def _tokenizer(folder: Path, asked: Path) -> Path:
