@@ -88,8 +88,13 @@ def evaluate(
 
 def require_metric(name: str, *, truth: Sequence[Any] | None = None, check_truth: bool = True) -> Metric:
     """Return the metric of a name; raises ``SpecError`` with the nearest one, or when its truth is missing."""
-    if ":" in name:
-        return _users_metric(name)
+    metric = _users_metric(name) if ":" in name else _known_metric(name)
+    if check_truth and metric.truth and truth is None:
+        raise SpecError(f"the metric {name!r} needs the right answers", where="quality.metric", expected=metric.truth)
+    return metric
+
+
+def _known_metric(name: str) -> Metric:
     word, _, number = name.partition("@")
     metric = METRICS.get(word)
     if metric is None or (number and (metric.number is None or not re.fullmatch(r"[1-9]\d{0,5}", number))):
@@ -97,8 +102,6 @@ def require_metric(name: str, *, truth: Sequence[Any] | None = None, check_truth
             f"unknown metric {name!r}", where="quality.metric", expected=f"one of {', '.join(names())}",
             hint=did_you_mean(name, names()),
         )  # fmt: skip
-    if check_truth and metric.truth and truth is None:
-        raise SpecError(f"the metric {name!r} needs the right answers", where="quality.metric", expected=metric.truth)
     return metric
 
 

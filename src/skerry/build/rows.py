@@ -129,7 +129,8 @@ def _loaded(path: Path) -> dict[str, Array]:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with path.open("rb") as file:  # numpy leaves a damaged one open
+            found = np.load(file, allow_pickle=False)
             if not hasattr(found, "files"):
                 raise SpecError("this file holds one array without a name", where=str(path), expected=_FORMAT)
             return {name: found[name] for name in found.files}
@@ -225,7 +226,7 @@ def _label(path: Path, label: Any) -> Any:
     found = np.asarray(label)
     if found.dtype.kind not in "iubfU" or (found.dtype.kind == "f" and not np.isfinite(found).all()):
         raise SpecError(
-            f"a label is {found.dtype} {label!r}"[:200], where=str(path), expected="finite numbers or names"
+            f"a label is {found.dtype}: {found}"[:200], where=str(path), expected="finite numbers or names"
         )
     return found.item() if found.ndim == 0 else found
 

@@ -129,7 +129,7 @@ def _require(
     parts: tuple[Sequence[_Group], ...], calibrate: Items, evaluate: Items | None, removed: int, least: int
 ) -> None:
     """Raise ``SpecError`` when a split has fewer than ``least`` different items, and say how many it takes in all."""
-    counts = [len(part) for part in parts]
+    counts = [sum(len(group.shared) for group in part) for part in parts]
     if min(counts) >= least:
         return
     different = "that differ in more than numbers" if calibrate.called == "texts" else "that differ"
