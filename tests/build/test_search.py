@@ -208,3 +208,47 @@ def test_nothing_measured_is_nothing_chosen(make: Make) -> None:
     found = make(Shrinking("export", "convert", [1000], form="tensorrt")).run(Trier())
     assert found.chosen is None
     assert found.ladder == ()
+
+
+def test_what_is_late_comes_after_changed_models(make: Make) -> None:
+    order: list[str] = []
+
+    class Told(Shrinking):
+        def apply(self, *arguments: Any) -> Artifact:
+            order.append(self.name)
+            return super().apply(*arguments)
+
+        def refuses(self, artifact: Artifact) -> str:
+            return "" if artifact.form == "transformer" and not artifact.steps else "another form"
+
+    slow = Told("a-slow", "convert", [900])
+    slow.late = True  # type: ignore[attr-defined]
+    make(slow, Told("prune", "prune", [800], form="transformer"), Told("z-export", "convert", [1000])).run(Trier())
+    assert order == ["z-export", "prune", "a-slow"]
+
+
+def test_nothing_is_made_for_a_runtime_that_is_not_here(make: Make) -> None:
+    engine = Shrinking("engine", "quantize", [100], form="tensorrt")
+    engine.makes = "tensorrt"  # type: ignore[attr-defined]
+    found = make(Shrinking("export", "convert", [1000, 900]), engine).run(Trier())
+    assert not engine.applied
+    [left] = [each for each in found.candidates if isinstance(each.outcome, Discarded)]
+    assert (left.name, left.runtime) == ("engine", "tensorrt")
+    assert isinstance(left.outcome, Discarded) and left.outcome.by == "device"
+    assert "runtime tensorrt is not usable" in left.outcome.reason
+
+
+def test_a_step_in_doubt_bears_a_note_of_what_it_gained(make: Make) -> None:
+    class Zeros(Shrinking):
+        def refuses(self, artifact: Artifact) -> str:
+            return "" if artifact.form == "transformer" else "another form"
+
+    zeros = Zeros("zeros", "prune", [1000], form="transformer")
+    zeros.doubtful = True  # type: ignore[attr-defined]
+    found = make(zeros, Shrinking("export", "convert", [1000])).run(Trier())
+    notes = {each.name: each.note for each in found.candidates}
+    assert notes["export(size=1000)"] == ""
+    assert notes["zeros(size=1000) → export(size=1000)"] == (
+        "zeros gains no speed (1.00×, 1.00 to 1.00, without it 1.00×, 1.00 to 1.00)"
+        " and no room (0.0 MB, without it 0.0) on onnxruntime here"
+    )

@@ -98,7 +98,10 @@ def _not_finite(figures: Figures) -> str:
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """One way of running the model: the steps that make it, the runtime and the number of threads."""
+    """One way of running the model: the steps that make it, the runtime and the number of threads.
+
+    ``note`` is a sentence on what a step gained, where the technique leaves that in doubt.
+    """
 
     name: str
     runtime: str
@@ -106,6 +109,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[Step, ...] = ()
     digest: str = ""
     outcome: Measured | Failed | Discarded
+    note: str = ""
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from skerry.build.artifact import RUNTIMES, Artifact, Step
+from skerry.build.artifact import RUNTIMES, Artifact, Form, Step
 from skerry.build.cache import Cache
 from skerry.build.contender import Failure
 from skerry.build.figures import Figures, plain
 from skerry.build.findings import Candidate, Discarded, Failed, FigureName, Measured, outcome_of
+from skerry.build.gains import with_gains
 from skerry.build.halving import RUNGS, Rung, affordable, choice, front, ladder, survivors
 from skerry.build.latency.way import way_of
 from skerry.build.relaxation import NearMiss, near_misses
@@ -40,6 +41,9 @@ SETTINGS = 4
 
 _FAR = 2
 """Places that a technique with a toolchain stands behind others: an environment may have to be made for it."""
+
+_LAST = len(KINDS)
+"""More changes of a model than there can be: what a technique that says it is ``late`` counts as."""
 
 _FAILURES: dict[str, Any] = {
     "crash": "crashed", "out-of-memory": "out of memory", "timeout": "out of time", "error": "failed",
@@ -89,7 +93,8 @@ class _Task(NamedTuple):
     def planned(self) -> Artifact:
         """Return the artifact with the step that is still to be done."""
         step = Step(technique=self.technique.name, version=self.technique.version, settings=self.settings or {})
-        return msgspec.structs.replace(self.artifact, steps=(*self.artifact.steps, step))
+        form = getattr(self.technique, "makes", self.artifact.form)
+        return msgspec.structs.replace(self.artifact, form=form, steps=(*self.artifact.steps, step))
 
 
 class Search:
@@ -142,6 +147,7 @@ class Search:
         self._outlook = outlook
         self._predicted = predicted
         self._outcomes: dict[str, Candidate] = {}
+        self._in_vain: set[str] = set()  # techniques for runtimes that are not here
         self._fits = False  # whether there is a form to be measured: until then, making goes on beyond its time
         # What calibrated and taught techniques depend on beside the model.
         texts = hashlib.sha256(msgspec.json.encode(workbench.texts)).hexdigest()
@@ -156,11 +162,12 @@ class Search:
         artifacts = self.runnable()
         made = time.monotonic()
         finalists = self._measure(artifacts, trier)
+        doubtful = frozenset(name for name, each in self._techniques.items() if getattr(each, "doubtful", False))
         verdicts = {name: verdict(self._budget, figures) for name, figures in finalists.items()}
         chosen = choice(finalists, self._budget, self._metric) if finalists else None
         lower = self._budget.lower_is_better(self._metric)
         return Found(
-            candidates=tuple(self._outcomes.values()),
+            candidates=with_gains(self._outcomes.values(), doubtful),
             artifacts={name: artifact for name, (artifact, _) in artifacts.items()},
             chosen=chosen,
             front=tuple(front(finalists, self._metric, lower=lower)),
@@ -238,15 +245,28 @@ class Search:
         """Yield the techniques that may come next."""
         latest = max((KINDS.index(kind) for kind in self._kinds(artifact)), default=-1)
         for technique in self._techniques.values():
-            if KINDS.index(technique.kind) > latest and not technique.refuses(artifact):
+            if KINDS.index(technique.kind) > latest and not technique.refuses(artifact) and self._can_run(technique):
                 yield technique
+
+    def _can_run(self, technique: Any) -> bool:
+        """Tell whether a runtime is here for what a technique makes; where not, that is noted once."""
+        form: Form | None = getattr(technique, "makes", None)
+        runtime = RUNTIMES.get(form) if form is not None else None
+        if runtime is None or runtime in self._runtimes:
+            return True
+        if technique.name not in self._in_vain:
+            self._in_vain.add(technique.name)
+            reason = f"the runtime {runtime} is not usable here: `skerry runtimes` tells why"
+            self._note(_Task(self._origin, technique).planned(), 1, Discarded(reason=reason, by="device"))
+        return False
 
     def _kinds(self, artifact: Artifact) -> list[Kind]:
         return [self._techniques[step.technique].kind for step in artifact.steps if step.technique in self._techniques]
 
     def _changes(self, task: _Task) -> int:
-        """How often the model itself is changed: whole models come before pruned and taught ones."""
-        return sum(kind in {"prune", "distill"} for kind in [*self._kinds(task.artifact), task.technique.kind])
+        """How often the model itself is changed: whole models come before pruned and taught ones, late ones last."""
+        changes = sum(kind in {"prune", "distill"} for kind in [*self._kinds(task.artifact), task.technique.kind])
+        return changes + (_LAST if getattr(task.technique, "late", False) else 0)
 
     def _choices(self, task: _Task) -> list[dict[str, Any]]:
         """Return the settings worth trying; finding them may measure, so they are remembered."""

@@ -117,8 +117,9 @@ def _budget_line(line: Line, best: Ranked) -> str:
 
 
 def _rest(findings: Findings) -> list[str]:
-    """Return one line for each candidate that failed; those that were not tried stand in the report."""
-    return [f"{failed.kind}: {candidate.name}: {failed.reason}" for candidate, failed in failures(findings)]
+    """Return one line for each note and for each candidate that failed; the report has those that were not tried."""
+    noted = [f"note: {each.name}: {each.note}" for each in findings.candidates if each.note]
+    return noted + [f"{failed.kind}: {candidate.name}: {failed.reason}" for candidate, failed in failures(findings)]
 
 
 def _one_line(text: str) -> str:

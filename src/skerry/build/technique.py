@@ -63,7 +63,13 @@ class Workbench(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Technique(Protocol):
-    """One way of making a model smaller or faster."""
+    """One way of making a model smaller or faster.
+
+    The search also looks at three class variables that a technique need not have: ``makes``, the form of what it makes
+    (:data:`skerry.build.artifact.Form`), so that nothing is made that no runtime here runs; ``late``, true where it
+    takes minutes or promises little, so that it comes after all others; and ``doubtful``, true where it may gain
+    nothing, so that its candidates bear a note of what they gained over the same form without it.
+    """
 
     name: ClassVar[str]
     kind: ClassVar[Kind]

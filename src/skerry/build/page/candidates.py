@@ -103,7 +103,9 @@ def _row(each: Ranked, findings: Findings, columns: Sequence[FigureName]) -> Mar
     return element(
         "tr",
         element("td", str(each.rank), class_="number", data_value=str(each.rank)),
-        element("th", title, _steps(candidate), scope="row", class_="name", data_value=candidate.name),
+        element(
+            "th", title, _steps(candidate), _note(candidate), scope="row", class_="name", data_value=candidate.name
+        ),
         element("td", *_runtime(candidate), data_value=candidate.runtime),
         *(_cell(cell, cell.field in measured.predicted, broken.get(cell.field, "")) for cell in cells),
         element("td", f"{measured.rung}/{max(findings.rungs, measured.rung)}", data_value=str(measured.rung)),
@@ -187,6 +189,10 @@ def _steps(candidate: Candidate) -> Markup | None:
     if not candidate.steps or wording.recipe(candidate) == candidate.name:
         return None
     return element("div", *(element("span", step.label(), class_="step") for step in candidate.steps), class_="steps")
+
+
+def _note(candidate: Candidate) -> Markup | None:
+    return element("small", candidate.note) if candidate.note else None
 
 
 def _runtime(run: Candidate | Baseline) -> tuple[str, Markup]:

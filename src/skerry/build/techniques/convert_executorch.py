@@ -46,8 +46,8 @@ class ConvertExecuTorch:
     summary: ClassVar[str] = "an ExecuTorch program for XNNPACK, dense layers in int8 by torchao; takes minutes to make"
     toolchain: ClassVar[str | None] = "executorch"
     makes: ClassVar[Form] = "executorch"
-    late: ClassVar[int] = 12
-    """Places in the search behind others: MiniLM took 1 to 3 minutes to lower, where LiteRT takes half of one."""
+    late: ClassVar[bool] = True
+    """MiniLM took 1 to 3 minutes of a core to lower, where LiteRT takes half of one."""
 
     def refuses(self, artifact: Artifact) -> str:
         """Return why it cannot be applied, or an empty text."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from skerry.build.artifact import Artifact
+from skerry.build.artifact import Artifact, Form
 from skerry.build.technique import Kind, Workbench
 from skerry.build.techniques.convert_openvino import FILES
 from skerry.build.techniques.graph import Graph, require_layers, require_names
@@ -60,6 +60,7 @@ class NncfPtq:
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "OpenVINO's IR in int8 by NNCF, inputs too, calibrated on the user's texts and smoothed"
     toolchain: ClassVar[str | None] = "openvino"
+    makes: ClassVar[Form] = "openvino"
 
     def refuses(self, artifact: Artifact) -> str:
         """Return why it cannot be applied, or an empty text."""

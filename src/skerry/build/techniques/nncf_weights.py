@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from skerry.build.artifact import Artifact
+from skerry.build.artifact import Artifact, Form
 from skerry.build.technique import Kind, Workbench
 from skerry.build.techniques.convert_openvino import FILES
 from skerry.build.techniques.onnx_dynamic import refuses_onnx
@@ -55,6 +55,7 @@ class NncfWeights:
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "OpenVINO's IR with int8 or int4 weights by NNCF, int4 scales fitted on the user's texts"
     toolchain: ClassVar[str | None] = "openvino"
+    makes: ClassVar[Form] = "openvino"
 
     def refuses(self, artifact: Artifact) -> str:
         """Return why it cannot be applied, or an empty text."""

@@ -52,8 +52,9 @@ class PruneSparse:
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "zeros among the weights, anywhere or 2:4; no runtime on a CPU here is faster or smaller"
     toolchain: ClassVar[str | None] = None
-    late: ClassVar[int] = 8
-    """Places in the search behind others, as it gains nothing on the CPUs that were measured."""
+    late: ClassVar[bool] = True
+    doubtful: ClassVar[bool] = True
+    """It gained nothing on the CPUs that were measured; a search measures it, and says what it gained."""
 
     def refuses(self, artifact: Artifact) -> str:
         """Return why it cannot be applied, or an empty text."""
