@@ -225,9 +225,7 @@ def _label(path: Path, label: Any) -> Any:
 
     found = np.asarray(label)
     if found.dtype.kind not in "iubfU" or (found.dtype.kind == "f" and not np.isfinite(found).all()):
-        raise SpecError(
-            f"a label is {found.dtype}: {found}"[:200], where=str(path), expected="finite numbers or names"
-        )
+        raise SpecError(f"a label is {found.dtype}: {found}"[:200], where=str(path), expected="finite numbers or names")
     return found.item() if found.ndim == 0 else found
 
 

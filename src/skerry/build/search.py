@@ -31,7 +31,7 @@ from skerry.build.rows import row_digest
 from skerry.build.technique import Kind, Workbench
 from skerry.build.verdict import verdict
 from skerry.spec.budget import Budget
-from skerry.spec.errors import DependencyError, ModelError, SkerryError
+from skerry.spec.errors import DependencyError, DeviceError, ModelError, SkerryError
 
 KINDS: tuple[Kind, ...] = ("prune", "distill", "convert", "quantize")
 MAKING_SHARE = 0.5
@@ -278,6 +278,8 @@ class Search:
         key = {"step": "candidates", "technique": technique.name, "version": technique.version}
         try:
             entry = self._cache.entry({**key, **artifact.key, **self._bench_key}, make)
+        except DeviceError:
+            raise  # a full disk is no fault of the technique
         except SkerryError as error:
             self._note(task.planned(), 1, Failed(kind="refused", reason=error.message))
             return []
