@@ -58,7 +58,7 @@ class StandIn:
         target = Path(request["target"])
         for path in (target, target.with_suffix(".bin")) if target.suffix == ".xml" else (target,):
             path.write_bytes(b"made")
-        return {"bytes": 4}
+        return {"bytes": 4, "pooled": request.get("pooling", "none") != "none"}
 
 
 def require(name: str) -> None:
@@ -159,8 +159,9 @@ def test_litert_is_asked_for_lengths_that_hold_every_text(
     assert (name, script) == ("litert", "litert_from_torch.py")
     assert request == {
         "model": str(transformer.folder), "target": str(tmp_path / "model.tflite"), "buckets": [8, 16],
-        "output": "last_hidden_state",
+        "output": "last_hidden_state", "pooling": "mean", "normalize": True,
     }  # fmt: skip
+    assert (made.pooling, made.normalize) == ("none", False)
     assert (made.form, made.files, made.max_tokens) == ("litert", ("model.tflite",), 16)
 
 
@@ -174,7 +175,7 @@ def test_litert_smooths_on_the_texts(transformer: Artifact, fast: Workbench, sta
 def test_without_texts_nothing_is_calibrated(transformer: Artifact, exported: Artifact, fast: Workbench) -> None:
     bare = msgspec.structs.replace(fast, texts=())
     litert = techniques()["convert-litert"]().candidates(transformer, bare)
-    assert litert == [{"buckets": [8, 16, 32, 64], "smooth": 0.0}]
+    assert litert == [{"buckets": [8, 16, 32, 64], "pooled": True, "smooth": 0.0}]
     assert all(one["compress"] != "int8" for one in techniques()["openvino"]().candidates(exported, bare))
 
 

@@ -2,24 +2,28 @@
 
 LiteRT's graphs have fixed shapes. A text encoder therefore gets the signatures ``tokens_8``, ``tokens_16`` and so on,
 each taking int32 ``attention_mask`` and ``input_ids`` of (1, that many) and giving float32 ``last_hidden_state`` of
-(1, tokens, dimension), or ``logits`` of (1, labels). The weights are stored once: MiniLM with five lengths takes
-91.3 MB, with one 89.8 MB. A vision model gets one signature ``image`` that takes float32 ``pixel_values``.
+(1, tokens, dimension), or ``logits`` of (1, labels), or ``sentence_embedding`` of (1, dimension) where ``pooling`` is
+asked for. The weights are stored once. A vision model gets one signature ``image`` that takes float32 ``pixel_values``.
 
 The request: ``model`` (folder), ``target`` (file), ``output`` (``last_hidden_state`` or ``logits``), ``buckets``
-(lengths). ``smooth`` (0 to 1, none by default) moves scales of dense layers' inputs into their weights, as seen on
+(lengths). ``pooling`` (``mean``, ``cls`` or ``max``; ``none`` by default) and ``normalize`` put these into the graph.
+``smooth`` (0 to 1, none by default) moves scales of dense layers' inputs into their weights, as seen on
 ``calibrate``, a list of texts' token ids, so that less is lost when they are quantized later.
 
-The answer: ``signatures``, ``bytes``, ``seconds``, ``least_cosine`` (to PyTorch's answers, over tokens and lengths).
+The answer: ``signatures``, ``bytes``, ``seconds``, ``least_cosine`` (to PyTorch's answers, over tokens and lengths),
+``lean`` (whether the graph is one of :mod:`torch_lean`), ``pooled`` (whether it pools).
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
 import time
 from pathlib import Path
 from typing import Any
 
-models: Any = importlib.import_module("torch_models")  # beside this script
+lean: Any = importlib.import_module("torch_lean")  # beside this script
+models: Any = importlib.import_module("torch_models")
 smoothing: Any = importlib.import_module("torch_smoothing")
 
 
@@ -33,12 +37,15 @@ def convert(request: dict[str, Any], talk: Any) -> dict[str, Any]:
     examples = models.examples_of(torch, model, list(request.get("buckets") or (8, 16, 32, 64, 128)), talk)
     if request.get("smooth"):
         _smooth(torch, model, request, talk)
-    wrapper = models.answering(torch, model, output)
+    wrapper = _lean(torch, model, examples, output, request) if output == "last_hidden_state" else None
+    is_lean = wrapper is not None
+    if wrapper is None:
+        wrapper = models.answering(torch, model, output)
     part = target.with_name(target.name + ".part")
     try:
         _write(torch, wrapper, examples, part, talk)
         talk.say("compare with PyTorch")
-        least = _least_cosine(torch, wrapper, examples, output, part)
+        least = _least_cosine(torch, wrapper, examples, part)
         if not least >= models.SAME:
             raise talk.refusal(
                 "kind", f"the LiteRT graph does not answer as the model does: the least cosine is {least:.4f}"
@@ -48,8 +55,31 @@ def convert(request: dict[str, Any], talk: Any) -> dict[str, Any]:
         part.unlink(missing_ok=True)
     return {
         "signatures": list(examples), "bytes": target.stat().st_size, "least_cosine": least,
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(time.monotonic() - start, 1), "lean": is_lean,
+        "pooled": is_lean and request.get("pooling", "none") != "none",
     }  # fmt: skip
+
+
+def _lean(
+    torch: Any, model: Any, examples: dict[str, dict[str, Any]], output: str, request: dict[str, Any]
+) -> Any | None:
+    """Return the model as a lean graph, or ``None`` where it cannot be made one that answers the same."""
+    if model.main_input_name != "input_ids":
+        return None
+    pooling, normalize = str(request.get("pooling", "none")), bool(request.get("normalize"))
+    plain = models.answering(torch, model, output)
+    try:
+        leaner = lean.lean(torch, copy.deepcopy(model), output, pooling, normalize=normalize)
+        with torch.no_grad():
+            for inputs in examples.values():
+                tokens, mask = plain(**inputs)[output], inputs["attention_mask"]
+                wanted = tokens if pooling == "none" else lean.pooled(torch, tokens, mask.float(), pooling, normalize)
+                found = next(iter(leaner(**inputs).values()))
+                if not models.least_cosine(wanted.numpy(), found.numpy(), mask.numpy()) >= models.SAME:
+                    return None
+    except Exception:  # noqa: BLE001 - a model that is put together in another way: the plain graph is as right
+        return None
+    return leaner
 
 
 def _smooth(torch: Any, model: Any, request: dict[str, Any], talk: Any) -> None:
@@ -72,16 +102,16 @@ def _write(torch: Any, wrapper: Any, examples: dict[str, dict[str, Any]], part: 
         converter.convert().export(str(part))
 
 
-def _least_cosine(torch: Any, wrapper: Any, examples: dict[str, dict[str, Any]], output: str, part: Path) -> float:
+def _least_cosine(torch: Any, wrapper: Any, examples: dict[str, dict[str, Any]], part: Path) -> float:
     """Return the least cosine between PyTorch's and LiteRT's vectors over all signatures."""
     np = importlib.import_module("numpy")
     interpreter = importlib.import_module("ai_edge_litert.interpreter").Interpreter(model_path=str(part), num_threads=1)
     least = 1.0
     for name, inputs in examples.items():
         with torch.no_grad():
-            theirs = wrapper(**inputs)[output].numpy()
+            output, theirs = next(iter(wrapper(**inputs).items()))
         given = {key: tensor.numpy() for key, tensor in inputs.items()}
         given = {key: array.astype(np.int32) if array.dtype == np.int64 else array for key, array in given.items()}
         ours = interpreter.get_signature_runner(name)(**given)[output]
-        least = min(least, models.least_cosine(theirs, ours, given.get("attention_mask")))
+        least = min(least, models.least_cosine(theirs.numpy(), ours, given.get("attention_mask")))
     return least

@@ -26,7 +26,7 @@ FILE = "model.tflite"
 SCRIPT = "litert_from_torch.py"
 
 COUNTS = (8, 5)
-"""How many lengths are tried: more of them pad less; each takes 5 s to convert and 0.25 MB of MiniLM's file."""
+"""How many lengths are tried: more of them pad less; each takes 5 s to convert and 0.1 MB of MiniLM's file."""
 
 STRENGTH = 0.5
 """How much of the scales is moved: of 0 to 0.75 the best for MiniLM in int8; see ``docs/techniques.md``."""
@@ -44,10 +44,13 @@ class LiteRtSettings(Settings, frozen=True, kw_only=True):
         The lengths in tokens. A text is cut to the last of them. None: doubling from 8 up to what the model takes.
     smooth:
         How much of the scales of inputs is moved into the weights, 0 for none. Needs texts.
+    pooled:
+        Whether the graph gives the vector of the text instead of those of its tokens, which spares a copy of these.
     """
 
     buckets: tuple[Annotated[int, msgspec.Meta(ge=1)], ...] = ()
     smooth: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = STRENGTH
+    pooled: bool = True
 
 
 class ConvertLiteRt:
@@ -55,7 +58,7 @@ class ConvertLiteRt:
 
     name: ClassVar[str] = "convert-litert"
     kind: ClassVar[Kind] = "convert"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "a LiteRT model in fp32, with graphs for the lengths that the user's texts have"
     toolchain: ClassVar[str | None] = "litert"
 
@@ -83,10 +86,14 @@ class ConvertLiteRt:
         }  # fmt: skip
         if told.smooth:
             request |= {"smooth": told.smooth, "calibrate": Samples(artifact, workbench).ids}
-        ask_converter(self.name, "litert", SCRIPT, request, workbench)
+        if told.pooled and artifact.task == "embedding":
+            request |= {"pooling": artifact.pooling, "normalize": artifact.normalize}
+        answer = ask_converter(self.name, "litert", SCRIPT, request, workbench)
+        pooled: dict[str, Any] = {"pooling": "none", "normalize": False} if answer["pooled"] else {}
         return forged(
-            artifact, self, settings, target, (FILE,), form="litert", max_tokens=min(artifact.max_tokens, buckets[-1])
-        )
+            artifact, self, settings, target, (FILE,), form="litert", max_tokens=min(artifact.max_tokens, buckets[-1]),
+            **pooled,
+        )  # fmt: skip
 
 
 def _checked(buckets: tuple[int, ...], most: int) -> tuple[int, ...]:

@@ -37,6 +37,9 @@ from skerry.run.pooling import normalized
 from skerry.spec.errors import ModelKindError, SpecError
 
 _CHECKPOINT = "checkpoint.pt"
+_BETAS = (0.9, 0.98)
+"""How far back AdamW looks: 50 steps for the scales of gradients, since a training may have but some hundreds."""
+_CLIP = 0.2
 _LEARNED = 0.999
 """The mean cosine between student and teacher above which there is nothing to learn."""
 _LEAST_GAIN = 1e-4
@@ -77,7 +80,7 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
     rate: Annotated[float, msgspec.Meta(gt=0.0, le=0.1)] = 1e-3
     vectors: Annotated[float, msgspec.Meta(ge=0.0)] = 1.0
     tokens: Annotated[float, msgspec.Meta(ge=0.0)] = 1.0
-    similarity: Annotated[float, msgspec.Meta(ge=0.0)] = 1.0
+    similarity: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
     embedding: Literal["frozen", "int4", "learned"] = "frozen"
     check_every: Annotated[int, msgspec.Meta(ge=1)] = 100
     patience: Annotated[int, msgspec.Meta(ge=1)] = 8
@@ -89,7 +92,7 @@ class Distill:
 
     name: ClassVar[str] = "distill"
     kind: ClassVar[Kind] = "distill"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     summary: ClassVar[str] = "a pruned model learns the original's vectors on text without labels; minutes to hours"
     toolchain: ClassVar[str | None] = None
 
@@ -138,7 +141,9 @@ class _Training:
         self._teacher = Teacher(self.transformer, workbench, half=self._half)
         self._wanted = self._teacher.vectors([self._lessons.texts[number] for number in self._lessons.held_out])
         self._weights = self._learning_weights()
-        self._optimizer = self._torch.optim.AdamW(self._weights.values(), lr=told.rate, weight_decay=0.01, fused=True)
+        self._optimizer = self._torch.optim.AdamW(
+            self._weights.values(), lr=told.rate, betas=_BETAS, weight_decay=0.01, fused=True
+        )
         self._step, self._stale, self._best = 0, 0, -1.0
         self._planned = told.steps
         self._pass, self._taken = 0, 0
@@ -229,10 +234,12 @@ class _Training:
             kept = inputs["attention_mask"].bool()
             apart = (answer.last_hidden_state.float() - states)[kept].square().mean()
             loss = loss + self._told.tokens * apart / states[kept].square().mean()
-        alike = torch.nn.functional.mse_loss(vectors @ vectors.T, wanted @ wanted.T)
+        if self._told.similarity:
+            alike = torch.nn.functional.mse_loss(vectors @ vectors.T, wanted @ wanted.T)
+            loss = loss + self._told.similarity * alike
         self._optimizer.zero_grad()
-        (loss + self._told.similarity * alike * len(chosen)).backward()
-        torch.nn.utils.clip_grad_norm_(self._weights.values(), 0.2)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._weights.values(), _CLIP)
         self._optimizer.step()
         self._step += 1
 

@@ -19,6 +19,9 @@ from skerry.spec.errors import SpecError
 
 SCRIPT = "litert_quantize.py"
 _BITS = {"int8": 8, "int4": 4, "fp32": 0}
+_FEW = 4
+_POSITIONS = ".*position.*"
+"""The table of positions is in every vector and has few rows: it keeps 8 bits."""
 
 
 class QuantizeSettings(Settings, frozen=True, kw_only=True):
@@ -53,7 +56,7 @@ class LiteRtQuantize:
 
     name: ClassVar[str] = "litert-int8"
     kind: ClassVar[Kind] = "quantize"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = (
         "LiteRT with int8 or int4 weights, per channel or in blocks, and embeddings in int8 or int4"
     )
@@ -102,8 +105,11 @@ def _rules(told: QuantizeSettings) -> list[dict[str, Any]]:
     bits, chosen = _BITS[told.embedding], {"algorithm": told.scales}
     dense = {"bits": told.bits, "granularity": _granularity(told.bits, told.block), "compute": compute}
     table = {"bits": bits, "granularity": _granularity(bits, told.block), "operator": "EMBEDDING_LOOKUP"}
+    rules = [dense | chosen, table | chosen]
+    if bits == _FEW:
+        rules.append(table | chosen | {"bits": 8, "granularity": "channel", "regex": _POSITIONS})
     exact: list[dict[str, Any]] = [{"regex": name, "bits": 0} for name in told.exclude]
-    return [dense | chosen, table | chosen, *exact]
+    return [*rules, *exact]
 
 
 def _granularity(bits: int, block: int) -> str:
