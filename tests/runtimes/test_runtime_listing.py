@@ -51,6 +51,17 @@ def test_the_built_in_runtimes_are_listed() -> None:
     assert "azure" not in " ".join(reports["onnxruntime"].devices)
 
 
+def test_providers_that_a_wheel_lacks_are_named_with_what_they_take(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    report = next(report for report in survey() if report.name == "onnxruntime")
+    asked = {"xnnpack", "openvino", "cuda", "tensorrt", "qnn", "coreml", "armnn", "cpu"}
+    assert asked <= {*report.devices, *report.lacks}
+    assert not set(report.devices) & set(report.lacks) and all(report.lacks.values())
+    command.run(_parsed())
+    told = capsys.readouterr().out
+    assert all(device in told for device in report.lacks)
+
+
 @pytest.mark.parametrize(
     ("module", "target", "reason"),
     [
@@ -103,7 +114,7 @@ def test_the_command_prints_text(installed: Path, capsys: pytest.CaptureFixture[
 def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(_parsed("--json")) == 0
     reports = json.loads(capsys.readouterr().out)
-    assert {"name", "package", "usable", "version", "devices", "suffixes", "reason", "hint"} == set(reports[0])
+    assert {"name", "package", "usable", "version", "devices", "suffixes", "reason", "hint", "lacks"} == set(reports[0])
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"{report.name:<{width}}  {_line(report)}")
         if report.hint and not report.usable:
             print(textwrap.indent(f"hint: {report.hint}", " " * (width + 2)))
+        for reason, devices in _lacking(report):
+            print(textwrap.indent(f"lacks {', '.join(devices)}: {reason}", " " * (width + 2)))
     return 0
+
+
+def _lacking(report: RuntimeReport) -> list[tuple[str, list[str]]]:
+    """Return what the devices that are not here would take, and those for which it is the same."""
+    found: dict[str, list[str]] = {}
+    for device, reason in report.lacks.items():
+        found.setdefault(reason, []).append(device)
+    return sorted(found.items(), key=lambda pair: pair[1])
 
 
 def _line(report: RuntimeReport) -> str:

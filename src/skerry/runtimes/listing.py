@@ -35,6 +35,8 @@ class RuntimeReport(msgspec.Struct, frozen=True, kw_only=True):
         The engine's version, the devices it offers, the file endings it takes.
     reason, hint:
         Why it is not usable, and what to do about it.
+    lacks:
+        The devices that the engine knows and that are not here, each with what it would take.
     """
 
     name: str
@@ -45,6 +47,7 @@ class RuntimeReport(msgspec.Struct, frozen=True, kw_only=True):
     suffixes: tuple[str, ...] = ()
     reason: str = ""
     hint: str = ""
+    lacks: dict[str, str] = {}
 
 
 def survey() -> list[RuntimeReport]:

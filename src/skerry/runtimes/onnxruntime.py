@@ -62,6 +62,22 @@ PROVIDERS: dict[str, str] = {
 }
 """Device names and the execution providers behind them. The Azure provider is left out: it calls a cloud service."""
 
+_BUILD = "in no ready-made wheel; build ONNX Runtime with it"
+_WHEELS: dict[str, str] = {
+    "coreml": "in the wheels for macOS",
+    "cuda": "in the package onnxruntime-gpu, for NVIDIA GPUs",
+    "directml": "in the package onnxruntime-directml, for Windows",
+    "migraphx": "in the package onnxruntime-migraphx, for AMD GPUs",
+    "nnapi": "in the packages for Android",
+    "openvino": "in the package onnxruntime-openvino; the runtime openvino does the same",
+    "qnn": "in the package onnxruntime-qnn, for Qualcomm's NPUs",
+    "rocm": "in the package onnxruntime-rocm, for AMD GPUs, until ONNX Runtime 1.22",
+    "tensorrt": "in the package onnxruntime-gpu, with NVIDIA's TensorRT installed",
+    "webgpu": "in the package onnxruntime-webgpu",
+    "xnnpack": "in the packages for Android and iOS; elsewhere build ONNX Runtime with it",
+}
+"""Where a provider comes from. Packages that bring a provider replace the package onnxruntime."""
+
 _DTYPES = {
     "bool": "bool", "double": "float64", "float": "float32", "float16": "float16", "int16": "int16", "int32": "int32",
     "int64": "int64", "int8": "int8", "string": TEXT, "uint16": "uint16", "uint32": "uint32", "uint64": "uint64",
@@ -153,7 +169,9 @@ class OnnxRuntime:
             library = import_onnxruntime()
         except DependencyError as error:
             return Availability(usable=False, reason=error.message, hint=error.hint)
-        return Availability(usable=True, version=library.__version__, devices=_devices(library))
+        devices = _devices(library)
+        lacks = {device: _WHEELS.get(device, _BUILD) for device in PROVIDERS if device not in devices}
+        return Availability(usable=True, version=library.__version__, devices=devices, lacks=lacks)
 
     def load(
         self, path: Path, *, threads: int = 1, device: str = "cpu", options: Mapping[str, Any] | None = None
@@ -274,7 +292,7 @@ def _provider(library: ModuleType, device: str) -> str:
             f"onnxruntime {library.__version__} has no device {device!r} here",
             expected=f"one of {', '.join(present)}",
             hint=did_you_mean(device, present)
-            or (f"a wheel with {PROVIDERS[device]} is needed" if device in PROVIDERS else ""),
+            or (f"{PROVIDERS[device]}: {_WHEELS.get(device, _BUILD)}" if device in PROVIDERS else ""),
         )
     return PROVIDERS[device]
 

@@ -212,13 +212,17 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
 
 class Availability(msgspec.Struct, frozen=True):
-    """Whether a runtime works here: its version and devices, or why not and what to do about it."""
+    """Whether a runtime works here: its version and devices, or why not and what to do about it.
+
+    ``lacks`` names the devices that the engine knows and that are not here, each with what it would take.
+    """
 
     usable: bool
     version: str = ""
     devices: tuple[str, ...] = ()
     reason: str = ""
     hint: str = ""
+    lacks: dict[str, str] = {}
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
