@@ -244,9 +244,13 @@ class Search:
     def _following(self, artifact: Artifact) -> Iterator[Any]:
         """Yield the techniques that may come next."""
         latest = max((KINDS.index(kind) for kind in self._kinds(artifact)), default=-1)
-        for technique in self._techniques.values():
-            if KINDS.index(technique.kind) > latest and not technique.refuses(artifact) and self._can_run(technique):
-                yield technique
+        found = [
+            each for each in self._techniques.values()
+            if KINDS.index(each.kind) > latest and not each.refuses(artifact) and self._can_run(each)
+        ]  # fmt: skip
+        # What was pruned is poor before it is taught: where it can be, it is not made anything else of.
+        teaching = [each for each in found if each.kind == "distill"]
+        yield from teaching if teaching and "prune" in self._kinds(artifact) else found
 
     def _can_run(self, technique: Any) -> bool:
         """Tell whether a runtime is here for what a technique makes; where not, that is noted once."""
@@ -266,6 +270,7 @@ class Search:
     def _changes(self, task: _Task) -> int:
         """How often the model itself is changed: whole models come before pruned and taught ones, late ones last."""
         changes = sum(kind in {"prune", "distill"} for kind in [*self._kinds(task.artifact), task.technique.kind])
+        changes += task.technique.kind == "distill"  # what was taught is made use of before another is taught
         return changes + (_LAST if getattr(task.technique, "late", False) else 0)
 
     def _choices(self, task: _Task) -> list[dict[str, Any]]:
