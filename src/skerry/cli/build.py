@@ -133,12 +133,12 @@ def _search(project: Project, args: argparse.Namespace) -> int:
 def _calibrate() -> None:
     """Measure how fast this machine computes, where that was not done before."""
     from skerry.build.cache import Cache, default_folder
-    from skerry.build.latency.calibration import SHAPES, calibrate
+    from skerry.build.latency.calibration import PASSES, SHAPES, calibrate
     from skerry.build.progress import Progress
     from skerry.runtimes.listing import survey
 
     usable = frozenset(each.name for each in survey() if each.usable)
-    calibrate(Cache(default_folder()), Progress(sys.stderr, len(SHAPES)), usable)
+    calibrate(Cache(default_folder()), Progress(sys.stderr, PASSES * len(SHAPES)), usable)
 
 
 def _print(report: Report) -> None:

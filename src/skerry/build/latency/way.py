@@ -133,6 +133,16 @@ def _openvino(step: Step, before: Way | None) -> Way:
     return Way(runtime="openvino", precision=precision, table=table, spared=frozenset(step.settings.get("exclude", ())))
 
 
+def _nncf_weights(step: Step, before: Way | None) -> Way:
+    bits = int(step.settings.get("bits", 8))
+    small = bits == 4 and step.settings.get("embeddings")
+    return Way(runtime="openvino", precision=f"int{bits}-weights", table="int4" if small else "int8")
+
+
+def _nncf_ptq(step: Step, before: Way | None) -> Way:
+    return Way(runtime="openvino", precision="int8", table="int8", spared=frozenset(step.settings.get("exclude", ())))
+
+
 def _litert_int(step: Step, before: Way | None) -> Way | None:
     settings = step.settings
     if before is None or settings.get("compute", "int8") != "int8" or settings.get("exclude"):
@@ -148,6 +158,8 @@ _READERS: Mapping[str, Callable[[Step, Way | None], Way | None]] = {
     "onnx-weight-only": _blocks,
     "onnx-fp16": _half,
     "openvino": _openvino,
+    "nncf-weights": _nncf_weights,
+    "nncf-ptq": _nncf_ptq,
     "litert-int8": _litert_int,
 }
 """What each technique makes of the way before it."""
