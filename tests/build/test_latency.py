@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from skerry.build.artifact import Artifact, Step
 from skerry.build.cache import Cache
 from skerry.build.figures import Estimate, Figures
 from skerry.build.latency.calibration import reference
-from skerry.build.latency.foresight import Foresight
+from skerry.build.latency.foresight import MARGIN, Foresight, is_far
 from skerry.build.latency.rates import Rates, Sample, Table, fit, least_squares
 from skerry.build.latency.reading import read_workload
 from skerry.build.latency.way import Way, shape_of, way_of
@@ -259,3 +260,35 @@ def test_what_is_not_known_is_not_given_up(graph: Artifact, tmp_path: Path) -> N
     assert seer.hopeless(planned(graph, "somebody-elses")) is None
     stranger = msgspec.structs.replace(graph, source="sha256:2")
     assert seer.foresee(stranger) is None
+
+
+# On recorded figures: forms of encoders that the rates were not fitted to, as bench/build_rows/prediction.py gives them
+
+
+def recorded() -> dict[tuple[str, int], list[tuple[float, float]]]:
+    """Return predicted and measured milliseconds of the forms of each encoder at each length of text."""
+    path = Path(__file__).parent / "recorded" / "predictions.json"
+    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for encoder_name, _, tokens, predicted_ms, measured_ms in json.loads(path.read_text(encoding="utf-8")):
+        found.setdefault((encoder_name, tokens), []).append((predicted_ms, measured_ms))
+    return found
+
+
+def test_no_form_that_keeps_a_limit_is_given_up_and_trials_are_saved() -> None:
+    saved = trials = 0
+    for forms in recorded().values():
+        for limit in sorted(measured for _, measured in forms):
+            best = float("inf")
+            for predicted, measured in forms:
+                best = min(best, predicted)
+                far = is_far(predicted, limit, best, MARGIN)
+                assert not (far and measured <= limit), (predicted, measured, limit)
+                saved += far
+                trials += 1
+    assert saved > 0.1 * trials
+
+
+def test_predictions_were_near_what_was_measured() -> None:
+    errors = [abs(predicted / measured - 1) for forms in recorded().values() for predicted, measured in forms]
+    assert len(errors) >= 40
+    assert sum(error <= 0.25 for error in errors) >= 0.9 * len(errors)
