@@ -15,6 +15,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "Use": (
         "device.md",
         "build.md",
+        "importing.md",
         "running.md",
         "models.md",
         "toolchains.md",
