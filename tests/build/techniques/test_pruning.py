@@ -31,7 +31,7 @@ from skerry.testing.techniques import vectors
 from .conftest import LINES, Family
 
 SHORT = {
-    "steps": 40, "check_every": 10, "batch": 256, "rate": 0.01, "patience": 9, "further": 0, "embedding": "learned",
+    "steps": 100, "check_every": 20, "batch": 256, "rate": 0.005, "patience": 9, "further": 0, "embedding": "learned",
     "compute": "fp32",
 }  # fmt: skip
 

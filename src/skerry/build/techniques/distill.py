@@ -110,7 +110,7 @@ class Distill:
         require_accepted(self.refuses(artifact), self.name)
         if _likeness(artifact, workbench) >= _LEARNED:
             return []
-        long = DistillSettings(steps=6000, further=400_000, embedding="int4", check_every=200)
+        long = DistillSettings(steps=4000, further=300_000, embedding="int4", check_every=200, patience=12)
         return [plain(long), plain(DistillSettings())]
 
     def apply(self, artifact: Artifact, settings: dict[str, Any], workbench: Workbench, target: Path) -> Artifact:
