@@ -20,10 +20,13 @@ from skerry.build.techniques.buckets import doubling, fitted
 from skerry.build.techniques.samples import Samples
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
 from skerry.build.techniques.toolchained import ask_converter
+from skerry.build.techniques.transformer import refuses_transformer
 from skerry.spec.errors import SpecError
 
 FILE = "model.tflite"
 SCRIPT = "litert_from_torch.py"
+PART_SCRIPT = "litert_from_part.py"
+"""Of models of tensors."""
 
 COUNTS = (8, 5)
 """How many lengths are tried: more of them pad less; each takes 5 s to convert and 0.1 MB of MiniLM's file."""
@@ -64,12 +67,14 @@ class ConvertLiteRt:
 
     def refuses(self, artifact: Artifact) -> str:
         """Return why it cannot be applied, or an empty text."""
-        return "" if artifact.form == "transformer" else f"it takes a transformer's folder, and this is {artifact.form}"
+        if artifact.form == "transformer" and artifact.task == "tensors":
+            return ""
+        return refuses_transformer(artifact)
 
     def candidates(self, artifact: Artifact, workbench: Workbench) -> list[dict[str, Any]]:
         """Return lengths that fit the texts, many and few; without texts, the doubling ones."""
         require_accepted(self.refuses(artifact), self.name)
-        if not workbench.texts:
+        if artifact.task == "tensors" or not workbench.texts:
             return [plain(LiteRtSettings(buckets=doubling(artifact.max_tokens), smooth=0.0))]
         lengths = [len(ids) for ids in Samples(artifact, workbench, _WATCHED).ids]
         found = dict.fromkeys(fitted(lengths, artifact.max_tokens, count) for count in COUNTS)
@@ -80,6 +85,8 @@ class ConvertLiteRt:
         require_accepted(self.refuses(artifact), self.name)
         told = read_settings(LiteRtSettings, settings, self.name)
         buckets = _checked(told.buckets or doubling(artifact.max_tokens), artifact.max_tokens)
+        if artifact.task == "tensors":
+            return self._tensors(artifact, settings, buckets, workbench, target)
         request: dict[str, Any] = {
             "model": str(artifact.folder.absolute()), "target": str(target.absolute() / FILE), "buckets": list(buckets),
             "output": "logits" if artifact.task == "classification" else "last_hidden_state",
@@ -94,6 +101,22 @@ class ConvertLiteRt:
             artifact, self, settings, target, (FILE,), form="litert", max_tokens=min(artifact.max_tokens, buckets[-1]),
             **pooled,
         )  # fmt: skip
+
+    def _tensors(
+        self,
+        artifact: Artifact,
+        settings: dict[str, Any],
+        buckets: tuple[int, ...],
+        workbench: Workbench,
+        target: Path,
+    ) -> Artifact:
+        """Convert a model of tensors; the lengths count where it takes tokens, and scales stay where they are."""
+        request = {
+            "model": str(artifact.folder.absolute()), "target": str(target.absolute() / FILE), "part": artifact.part,
+            "buckets": list(buckets),
+        }  # fmt: skip
+        ask_converter(self.name, "litert", PART_SCRIPT, request, workbench)
+        return forged(artifact, self, settings, target, (FILE,), form="litert")
 
 
 def _checked(buckets: tuple[int, ...], most: int) -> tuple[int, ...]:

@@ -23,7 +23,11 @@ _WIDTHS = ("intermediate_size", "hidden_dim", "ffn_dim", "encoder_ffn_dim", "d_f
 
 def refuses_transformer(artifact: Artifact) -> str:
     """Return why a technique for folders of weights cannot be applied, or an empty text."""
-    return "" if artifact.form == "transformer" else f"it takes a transformer's folder, and this is {artifact.form}"
+    if artifact.form != "transformer":
+        return f"it takes a transformer's folder, and this is {artifact.form}"
+    if artifact.part:
+        return f"it takes a whole model, and this is the part {artifact.part}"
+    return "it takes a model of texts" if artifact.tokenizer is None else ""
 
 
 def import_torch() -> Any:
