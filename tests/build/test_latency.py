@@ -285,7 +285,7 @@ def test_no_form_that_keeps_a_limit_is_given_up_and_trials_are_saved() -> None:
                 assert not (far and measured <= limit), (predicted, measured, limit)
                 saved += far
                 trials += 1
-    assert saved > 0.1 * trials
+    assert saved > 0.05 * trials  # of all, at limits that each of the forms just keeps
 
 
 def test_predictions_were_near_what_was_measured() -> None:
