@@ -15,6 +15,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "Use": (
         "device.md",
         "build.md",
+        "planning.md",
         "importing.md",
         "running.md",
         "models.md",
