@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from bench.report import Report
 from skerry.build.cache import Cache, default_folder
-from skerry.build.latency.calibration import calibrate, samples
+from skerry.build.latency.calibration import LENGTHS as CALIBRATED
+from skerry.build.latency.calibration import PASSES, SHAPES, Timed, table_of, timed
 from skerry.build.latency.encoders import MOST_TOKENS, Shape, bert
 from skerry.build.latency.rates import Table
-from skerry.build.latency.way import way_of
 from skerry.build.progress import Progress
 from skerry.runtimes.listing import survey
 from skerry.spec.errors import DependencyError
@@ -53,7 +53,10 @@ class Point(NamedTuple):
 
 
 def rows(report: Report, quick: bool) -> None:
-    """Calibrate where that was not done, measure encoders that the rates do not know, and add the rows."""
+    """Calibrate anew, measure encoders that the rates do not know beside it, and add the rows.
+
+    Other work slows a machine's caches and clocks: rates of a quiet hour do not hold in a busy one.
+    """
     shapes = HELD_OUT[: QUICK if quick else None]
     names = ", ".join(shape.name for shape in shapes)
     figure = "predicted latency within ±25 % of the measured one"
@@ -73,10 +76,12 @@ def rows(report: Report, quick: bool) -> None:
 
 def points(shapes: Iterable[Shape]) -> list[Point]:
     """Return what is predicted and measured for encoders of these shapes, in every form that can be made here."""
-    cache, progress = Cache(default_folder()), Progress(sys.stderr)
     usable = frozenset(each.name for each in survey() if each.usable)
-    table = calibrate(cache, progress, usable)
-    return [point for shape in shapes for point in _points(shape, table, cache, progress, usable)]
+    wanted = [*((shape, CALIBRATED) for shape in SHAPES), *((shape, LENGTHS) for shape in shapes)]
+    measured = timed(wanted, Cache(default_folder()), Progress(sys.stderr, PASSES * len(wanted)), usable)
+    known = {shape.name for shape in SHAPES}
+    table = table_of([each for each in measured if each.shape in known])
+    return [point for each in measured if each.shape not in known for point in _points(each, table)]
 
 
 def within(found: Sequence[Point], reach: float) -> float:
@@ -84,11 +89,7 @@ def within(found: Sequence[Point], reach: float) -> float:
     return sum(point.error <= reach for point in found) / len(found)
 
 
-def _points(shape: Shape, table: Table, cache: Cache, progress: Progress, usable: frozenset[str]) -> Iterable[Point]:
-    for artifact, workload, times in samples(shape, LENGTHS, cache, progress, usable):
-        way = way_of(artifact)
-        assert way is not None, "the calibration knows its own forms"
-        for tokens, measured_ms in times.items():
-            parts = table.parts(workload.at(way.padded(tokens)), way)
-            if parts is not None:
-                yield Point(shape.name, way.key, tokens, parts.total, measured_ms)
+def _points(each: Timed, table: Table) -> Iterator[Point]:
+    parts = table.parts(each.work, each.way)
+    if parts is not None:
+        yield Point(each.shape, each.way.key, each.tokens, parts.total, each.ms)

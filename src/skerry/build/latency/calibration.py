@@ -21,7 +21,7 @@ from skerry.build.latency.forms import forms
 from skerry.build.latency.rates import CACHED_SHARE, Rates, Sample, Table, fit
 from skerry.build.latency.reading import read_workload
 from skerry.build.latency.stopwatch import times_ms
-from skerry.build.latency.way import way_of
+from skerry.build.latency.way import Way, way_of
 from skerry.build.latency.workload import Work, Workload, reading_lengths
 from skerry.build.measure import machine, machine_digest
 from skerry.build.measuring import RUNTIME_PACKAGES
@@ -102,27 +102,52 @@ def cached_bytes(tree: Tree | None = None) -> float:
     return CACHED_SHARE * (last_level_cache_bytes(tree or Tree()) or 8 << 20)
 
 
-def _measured(cache: Cache, progress: Progress, usable: frozenset[str]) -> Table:
-    """Measure all forms of all encoders, more than once and minutes apart, and fit the rates to the least times."""
-    works: dict[tuple[str, str, int], Work] = {}
-    least: dict[tuple[str, str, int], float] = {}
-    precisions: dict[str, str] = {}
-    for number, shape in itertools.product(range(PASSES), SHAPES):
-        with progress.step(f"calibrate: {shape.name} encoder, pass {number + 1}"):
-            for artifact, workload, times in samples(shape, LENGTHS, cache, progress, usable):
+class Timed(msgspec.Struct, frozen=True, kw_only=True):
+    """A form of an encoder at a length of text, with what it computes there and the least time that was measured."""
+
+    shape: str
+    way: Way
+    tokens: int
+    work: Work
+    ms: float
+
+
+def timed(
+    wanted: Sequence[tuple[Shape, Sequence[int]]], cache: Cache, progress: Progress, usable: frozenset[str]
+) -> list[Timed]:
+    """Return the times of encoders in all their forms, each for texts of some lengths.
+
+    All are measured in :data:`PASSES` passes, so that one encoder's measurements lie minutes apart and beside those of
+    the others.
+    """
+    found: dict[tuple[str, str, int], Timed] = {}
+    for number, (shape, lengths) in itertools.product(range(PASSES), wanted):
+        with progress.step(f"measure the {shape.name} encoder in every form, pass {number + 1}"):
+            for artifact, workload, times in samples(shape, lengths, cache, progress, usable):
                 way = way_of(artifact)
                 assert way is not None, "the calibration knows its own forms"
-                precisions[way.key] = way.precision
-                for length, ms in times.items():
-                    point = (way.key, shape.name, length)
-                    works[point] = workload.at(way.padded(length))
-                    least[point] = min(ms, least.get(point, ms))
+                for tokens, ms in times.items():
+                    point = (shape.name, way.key, tokens)
+                    least = min(ms, found[point].ms) if point in found else ms
+                    work = workload.at(way.padded(tokens))
+                    found[point] = Timed(shape=shape.name, way=way, tokens=tokens, work=work, ms=least)
+    return list(found.values())
+
+
+def table_of(points: Sequence[Timed]) -> Table:
+    """Return the rates that fit the times of encoders; a way that not all of them have is left out."""
     kept, rates = cached_bytes(), dict[str, Rates]()
-    for key, precision in sorted(precisions.items()):
-        taken = [Sample(work=works[point], ms=ms) for point, ms in least.items() if point[0] == key]
-        if len(taken) == len(SHAPES) * len(LENGTHS):
-            rates[key] = fit(taken, precision, kept)
+    shapes = {point.shape for point in points}
+    for key in sorted({point.way.key for point in points}):
+        mine = [point for point in points if point.way.key == key]
+        if {point.shape for point in mine} == shapes:
+            taken = [Sample(work=point.work, ms=point.ms) for point in mine]
+            rates[key] = fit(taken, mine[0].way.precision, kept)
     return Table(machine=machine(), cached_bytes=kept, rates=rates, origin="measured on this machine")
+
+
+def _measured(cache: Cache, progress: Progress, usable: frozenset[str]) -> Table:
+    return table_of(timed([(shape, LENGTHS) for shape in SHAPES], cache, progress, usable))
 
 
 def _key() -> dict[str, Any]:
