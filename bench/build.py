@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         "--unseen", nargs=2, metavar=("FOLDER", "TEXT"), type=Path,
         help="search the model in FOLDER by the lines of TEXT, and show what composing gains on lines not seen",
     )  # fmt: skip
-    parser.add_argument("--time", metavar="SECONDS", type=float, default=300.0, help="of the search of --unseen (300)")
+    parser.add_argument("--time", metavar="SECONDS", type=float, default=600.0, help="of the search of --unseen (600)")
     return parser
 
 
