@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from skerry.build import toolchain
-from skerry.build.artifact import RUNTIMES, Artifact, Step
+from skerry.build.artifact import Artifact, Step
 from skerry.build.cache import Cache
 from skerry.build.latency.encoders import Shape, artifact_of, text_of, write_encoder
 from skerry.build.progress import Progress
@@ -24,24 +24,30 @@ _Chain = tuple[tuple[str, dict[str, Any]], ...]
 _EXPORT = ("export-onnx", dict[str, Any]())
 
 
-def chains(lengths: Sequence[int]) -> tuple[_Chain, ...]:
-    """Return the steps to each form; graphs of fixed shapes are made for these lengths."""
+def chains(lengths: Sequence[int]) -> dict[str, tuple[_Chain, ...]]:
+    """Return the steps to each form, by the runtime that runs it; graphs of fixed shapes are made for these lengths."""
     convert: tuple[str, dict[str, Any]] = ("convert-litert", {"buckets": list(lengths), "smooth": 0.0})
-    return (
-        (_EXPORT,),
-        (_EXPORT, ("onnx-dynamic", {"smooth": 0.0})),
-        (_EXPORT, ("onnx-static", {"smooth": 0.0})),
-        (_EXPORT, ("onnx-weight-only", {"bits": 8})),
-        (_EXPORT, ("onnx-weight-only", {"bits": 4})),
-        (_EXPORT, ("onnx-fp16", {})),
-        (_EXPORT, ("openvino", {"compress": "fp32"})),
-        (_EXPORT, ("openvino", {"compress": "int8-weights"})),
-        (_EXPORT, ("openvino", {"compress": "int4-weights"})),
-        (_EXPORT, ("openvino", {"compress": "int8", "texts": 24})),
-        (convert,),
-        (convert, ("litert-int8", {})),
-        (convert, ("litert-int8", {"bits": 4, "block": 32})),
-    )
+    return {
+        "onnxruntime": (
+            (_EXPORT,),
+            (_EXPORT, ("onnx-dynamic", {"smooth": 0.0})),
+            (_EXPORT, ("onnx-static", {"smooth": 0.0})),
+            (_EXPORT, ("onnx-weight-only", {"bits": 8})),
+            (_EXPORT, ("onnx-weight-only", {"bits": 4})),
+            (_EXPORT, ("onnx-fp16", {})),
+        ),
+        "openvino": (
+            (_EXPORT, ("openvino", {"compress": "fp32"})),
+            (_EXPORT, ("openvino", {"compress": "int8-weights"})),
+            (_EXPORT, ("openvino", {"compress": "int4-weights"})),
+            (_EXPORT, ("openvino", {"compress": "int8", "texts": 24})),
+        ),
+        "litert": (
+            (convert,),
+            (convert, ("litert-int8", {})),
+            (convert, ("litert-int8", {"bits": 4, "block": 32})),
+        ),
+    }
 
 
 def forms(
@@ -55,11 +61,11 @@ def forms(
     bench = Workbench(
         texts=tuple(text_of(length) for length in lengths) * 8, progress=progress, toolchain=toolchain.run
     )
-    for chain in chains(lengths):
+    for chain in (chain for runtime, those in chains(lengths).items() if runtime in usable for chain in those):
         artifact: Artifact | None = encoder(shape, cache)
         for name, settings in chain:
             artifact = None if artifact is None else _made(artifact, known[name], settings, bench, cache)
-        if artifact is not None and RUNTIMES.get(artifact.form) in usable:
+        if artifact is not None:
             yield artifact
 
 
