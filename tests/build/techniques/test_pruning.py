@@ -22,6 +22,7 @@ from skerry.build.techniques.graph import Graph
 from skerry.build.techniques.prune_ffn import PruneFfn
 from skerry.build.techniques.prune_heads import PruneHeads, attentions
 from skerry.build.techniques.prune_layers import PruneLayers
+from skerry.build.techniques.transformer import Transformer
 from skerry.build.techniques.trim_vocabulary import TrimVocabulary
 from skerry.build.techniques.vocabulary import Vocabulary
 from skerry.run.tokens import VocabularyTokens
@@ -43,6 +44,10 @@ def config_of(artifact: Artifact) -> dict[str, Any]:
 
 def closeness(one: Artifact, other: Artifact) -> float:
     return float((vectors(one, LINES) * vectors(other, LINES)).sum(axis=1).mean())
+
+
+def table_of(artifact: Artifact) -> Any:
+    return Transformer(artifact).model.get_input_embeddings().weight.detach().numpy()
 
 
 class TestLayers:
@@ -216,6 +221,48 @@ class TestDistill:
         assert taken[25] == 20  # the step of the last checkpoint
         assert {path.name for path in tmp_path.iterdir()} == {"whole", "broken", "resumed"}
         np.testing.assert_allclose(vectors(whole, LINES), vectors(resumed, LINES), atol=1e-6)
+
+    def test_a_teacher_whose_weights_are_there_shows_its_tokens(
+        self, teacher: Artifact, student: Artifact, lessons: Workbench, tmp_path: Path
+    ) -> None:
+        seeing = msgspec.structs.replace(lessons, teacher=teacher)
+        settings = {**SHORT, "steps": 240, "vectors": 0.0}  # there is nothing to learn from but the tokens
+        made = Distill().apply(student, settings, seeing, tmp_path)
+        assert closeness(teacher, made) > closeness(teacher, student) + 0.01
+
+    def test_a_table_is_let_be_or_rounded(self, student: Artifact, lessons: Workbench, tmp_path: Path) -> None:
+        tables = {}
+        for embedding in ("frozen", "int4"):
+            (tmp_path / embedding).mkdir()
+            settings = {**SHORT, "steps": 20, "embedding": embedding}
+            tables[embedding] = table_of(Distill().apply(student, settings, lessons, tmp_path / embedding))
+        np.testing.assert_array_equal(tables["frozen"], table_of(student))
+        rows = tables["int4"].reshape(-1, 32)
+        rows = rows[rows.any(axis=1)]  # that of the padding is nought
+        steps = rows / np.abs(rows).max(axis=1, keepdims=True) * 7
+        np.testing.assert_allclose(steps, steps.round(), atol=0.01)
+
+    def test_sentences_of_the_machine_are_read_once(
+        self, student: Artifact, lessons: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+
+        def found(count: int, *, forbidden: set[str]) -> tuple[str, ...]:
+            asked.append(forbidden)
+            return tuple(f"a sentence of this machine {number}" for number in range(count))
+
+        monkeypatch.setattr("skerry.build.techniques.lessons.machine_texts", found)
+        held_out = msgspec.structs.replace(lessons, forbidden=frozenset({"a held out text"}))
+        target = tmp_path / "target"
+        target.mkdir()
+        settings = {**SHORT, "steps": 20, "further": 50}
+        monkeypatch.setattr(distill._Training, "run", lambda self: self._write())
+        training = distill._Training(student, distill.DistillSettings(further=50), held_out, tmp_path / "place")
+        distill._Training(student, distill.DistillSettings(further=50), held_out, tmp_path / "place")
+        assert len(asked) == 1 and "a held out text" in asked[0]
+        learned = {number for batch in training._lessons.batches(0, 512) for number in batch}
+        assert not learned & set(training._lessons.held_out)
+        assert Distill().apply(student, settings, held_out, target).size
 
     def test_a_damaged_checkpoint_is_begun_anew(self, student: Artifact, lessons: Workbench, tmp_path: Path) -> None:
         target = tmp_path / "target"
