@@ -12,18 +12,24 @@ from hypothesis import strategies as st
 from skerry.build.cache import Cache
 from skerry.build.card import render as card
 from skerry.build.figures import Estimate, Figures
-from skerry.build.findings import read_json, write_json
+from skerry.build.findings import Measured, read_json, write_json
 from skerry.build.latency.here import plan_for
 from skerry.build.latency.planning import ARCHITECTURES, PREDICTED, Plan, Speed, speed_of
 from skerry.build.latency.rates import Parts
 from skerry.build.page import render as page
+from skerry.build.progress import Progress
+from skerry.build.searching import Wish, search_project
 from skerry.build.table import render as table
 from skerry.cli.main import main
 from skerry.device.catalogue import catalogue, load_device
 from skerry.spec.budget import Budget
-from skerry.spec.errors import DeviceError
+from skerry.spec.errors import DeviceError, UsageError
+from skerry.spec.reading import read_project
 from skerry.spec.units import Duration
 from tests.build.sample_findings import sample
+from tests.build.test_searching import project
+
+__all__ = ["project"]  # a fixture
 
 HERE = Speed(integers=8e11, floats=2e11, bandwidth=4e10, single=1.2e10)
 
@@ -120,3 +126,24 @@ def test_every_document_says_what_is_predicted_and_how_well() -> None:
         assert "≈" in document
     line = next(line for line in table(told).splitlines() if "(baseline)" in line)
     assert line.count("≈") == 2  # latency and speed-up; quality, memory and size were measured
+
+
+def test_a_search_for_a_device_predicts_its_times_and_measures_the_rest(project: Path) -> None:
+    wish = Wish(seconds=3.0, toolchains=False, device="raspberry-pi-5")
+    findings = search_project(read_project(project), Cache(project / "cache"), Progress(None), wish).models["tiny"]
+    assert findings.environment.device == load_device("raspberry-pi-5").name
+    assert findings.environment.predicted_within is not None
+    assert "--device raspberry-pi-5" in findings.environment.commands[0]
+    assert findings.baseline.predicted == PREDICTED
+    measured = [each.outcome for each in findings.candidates if isinstance(each.outcome, Measured)]
+    assert measured
+    assert all(outcome.predicted == PREDICTED for outcome in measured)
+    assert all(outcome.figures.peak_bytes and outcome.figures.energy_j is None for outcome in measured)
+    wide = measured[0].figures.latency_p50_ms
+    assert wide.high / wide.low > 3  # a factor of two to either side
+
+
+def test_more_threads_than_the_device_has_cores_are_refused(project: Path) -> None:
+    wish = Wish(seconds=1.0, threads=(8,), toolchains=False, device="raspberry-pi-5")
+    with pytest.raises(UsageError, match="has 4 cores"):
+        search_project(read_project(project), Cache(project / "cache"), Progress(None), wish)
