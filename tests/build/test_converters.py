@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
+from scripts.architectures import SHAPES, write
 from skerry.build import toolchain
+from skerry.build.converters.torch_parts import load_part
 from skerry.build.export import export_transformer
 from skerry.build.importing import find_origin
+from skerry.build.parity import likeness
+from skerry.build.progress import Progress
+from skerry.build.technique import Workbench, techniques
+from skerry.build.techniques.convert_litert import ConvertLiteRt
+from skerry.run.encoder import load_encoder
+from skerry.runtimes.litert import LiteRtRuntime
 from skerry.runtimes.modelfile import EXECUTORCH, LITERT, OPENVINO, kind_of
 from skerry.spec.errors import ModelCorruptError, ModelMissingError, SpecError
+from skerry.spec.manifest import ModelManifest, Variant
 from skerry.spec.pipeline import Model
+
+from .test_importing import artifact_of, origin_of
 
 Run = Callable[..., dict]
 
@@ -72,6 +86,54 @@ def test_litert_quantization_refuses(litert: tuple[Path, dict], tmp_path: Path, 
     with pytest.raises(SpecError, match=match):
         runner("litert")("litert_quantize.py", source=litert[0], target=tmp_path / "q.tflite", **request_)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_litert_file_beside_its_tokenizer_is_a_model_to_build(
+    litert: tuple[Path, dict], onnx_file: Path, bert: Path, tmp_path: Path
+) -> None:
+    """It is its own baseline, and answers as the ONNX graph of the same weights does."""
+    pytest.importorskip("ai_edge_litert", reason="the runtime is not installed: pip install 'skerry[litert]'")
+    shutil.copy(litert[0], tmp_path / "tiny.tflite")
+    shutil.copy(onnx_file, tmp_path / "tiny.onnx")
+    shutil.copy(bert / "tokenizer.json", tmp_path)
+    vectors = []
+    for name, runtime in (("tiny.tflite", "litert"), ("tiny.onnx", "onnxruntime")):
+        origin = find_origin(Model(from_=name, max_tokens=16), tmp_path)
+        assert origin.kind == ("litert" if runtime == "litert" else "onnx")
+        manifest = ModelManifest(
+            source=name, task="embedding", tokenizer="tokenizer.json", max_tokens=origin.max_tokens, dimension=32
+        )
+        encoder = load_encoder(tmp_path, manifest, Variant(name="given", runtime=runtime, file=name))
+        vectors.append(encoder.embed(["ab cd ef", "a", "abc " * 5]))
+        encoder.close()
+    assert np.allclose(*vectors, atol=1e-4)
+
+
+def test_a_model_of_pictures_becomes_litert_by_the_same_technique(tmp_path: Path) -> None:
+    """From a folder to a file that answers as PyTorch does, which is then a model to build itself."""
+    pytest.importorskip("ai_edge_litert", reason="the runtime is not installed: pip install 'skerry[litert]'")
+    runner("litert")
+    folder = write(SHAPES["ViT tiny"], tmp_path / "vit", small=True)
+    given = artifact_of(origin_of(folder, task="tensors"))
+    bench = Workbench(texts=(), progress=Progress(None), toolchain=toolchain.run)
+    made = ConvertLiteRt().apply(given, {}, bench, tmp_path)
+    origin = origin_of(made.path, task="tensors")
+    assert (made.form, origin.kind, origin.tokenizer) == ("litert", "litert", None)
+    session = LiteRtRuntime().load(origin.path)
+    assert {spec.name: spec.shape[1:] for spec in session.describe().inputs} == {"pixel_values": (3, 32, 32)}
+    part = load_part(importlib.import_module("torch"), folder, "tensors", "")
+    example = part.example(importlib.import_module("torch"))
+    theirs = part.module(*example.values())[0].detach().numpy()
+    assert likeness(theirs, session.run({name: row.numpy() for name, row in example.items()})["logits"]) > 0.9999
+    session.close()
+
+
+def test_techniques_for_whole_text_encoders_refuse_parts(bert: Path) -> None:
+    whole = artifact_of(origin_of(bert, task="tensors"))
+    tower = msgspec.structs.replace(whole, part="text", task="embedding", tokenizer=bert / "tokenizer.json")
+    for name in ("prune-layers", "prune-ffn", "convert-litert"):
+        assert "the part text" in techniques()[name]().refuses(tower)
+        assert name == "convert-litert" or techniques()[name]().refuses(whole)
 
 
 def test_weights_cut_short_are_told(bert: Path, tmp_path: Path) -> None:
