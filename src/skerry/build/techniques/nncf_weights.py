@@ -52,7 +52,7 @@ class NncfWeights:
 
     name: ClassVar[str] = "nncf-weights"
     kind: ClassVar[Kind] = "quantize"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "OpenVINO's IR with int8 or int4 weights by NNCF, int4 scales fitted on the user's texts"
     toolchain: ClassVar[str | None] = "openvino"
     makes: ClassVar[Form] = "openvino"
