@@ -270,7 +270,7 @@ class Search:
     def _changes(self, task: _Task) -> int:
         """How often the model itself is changed: whole models come before pruned and taught ones, late ones last."""
         changes = sum(kind in {"prune", "distill"} for kind in [*self._kinds(task.artifact), task.technique.kind])
-        changes += task.technique.kind == "distill"  # what was taught is made use of before another is taught
+        changes += int(task.technique.kind == "distill")  # what was taught is made use of before another is taught
         return changes + (_LAST if getattr(task.technique, "late", False) else 0)
 
     def _choices(self, task: _Task) -> list[dict[str, Any]]:

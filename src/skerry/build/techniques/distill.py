@@ -7,8 +7,8 @@ Similarity-Preserving Knowledge Distillation, 2019). The user's own texts are fe
 found on this machine (:mod:`skerry.build.corpus`).
 
 Training is AdamW with a short warm-up and a cosine to nothing, over as many steps as fit before the deadline. It
-computes in bfloat16 where the processor multiplies in it. The best weights by agreement on the user's texts held out
-are what is written; training ends early when they stay the best for long.
+computes in bfloat16 where the processor multiplies in it. The best weights, averaged over some steps, by agreement on
+texts held out are what is written; training ends early when they stay the best for long.
 
 A training that is interrupted goes on from its last checkpoint, which lies beside the target under a name made
 of all that decides the training.
@@ -40,6 +40,9 @@ _CHECKPOINT = "checkpoint.pt"
 _BETAS = (0.9, 0.98)
 """How far back AdamW looks: 50 steps for the scales of gradients, since a training may have but some hundreds."""
 _CLIP = 0.2
+_MEMORY = 0.99
+"""What is judged and written is the running mean of the weights over about 100 steps: while the rate is high, they jump
+about what they have learned (Polyak, Juditsky: Acceleration of Stochastic Approximation by Averaging, 1992)."""
 _LEARNED = 0.999
 """The mean cosine between student and teacher above which there is nothing to learn."""
 _LEAST_GAIN = 1e-4
@@ -92,7 +95,7 @@ class Distill:
 
     name: ClassVar[str] = "distill"
     kind: ClassVar[Kind] = "distill"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     summary: ClassVar[str] = "a pruned model learns the original's vectors on text without labels; minutes to hours"
     toolchain: ClassVar[str | None] = None
 
@@ -148,6 +151,7 @@ class _Training:
         self._planned = told.steps
         self._pass, self._taken = 0, 0
         self._best_weights: dict[str, Any] = {}
+        self._mean = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._resume()
         self._batches = self._remaining()
 
@@ -169,9 +173,7 @@ class _Training:
             if self._step != _TRIED:
                 self._judge()
                 self._write()
-        with self._torch.no_grad():
-            for name, weight in self._weights.items():
-                weight.copy_(self._best_weights[name])
+        self._put(self._best_weights)
 
     def forget(self) -> None:
         """Remove the checkpoint, once the result is written."""
@@ -242,19 +244,31 @@ class _Training:
         torch.nn.utils.clip_grad_norm_(self._weights.values(), _CLIP)
         self._optimizer.step()
         self._step += 1
+        share = 1 - min(_MEMORY, self._step / (self._step + 9))
+        with torch.no_grad():
+            torch._foreach_lerp_([*self._mean.values()], [*self._weights.values()], share)
 
     def _judge(self) -> None:
         """Measure agreement on the texts held out, and keep the weights when they are the best."""
         import numpy as np
 
         rows = [self._lessons.ids[number] for number in self._lessons.held_out]
+        now = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        self._put(self._mean)
         found = [self.transformer.pooled(*pair).numpy() for pair in self.transformer.run(rows)]
+        self._put(now)
         agreement = agreement_at(self._wanted, normalized(np.concatenate(found)), min(NEIGHBOURS, len(rows) - 1))
         if agreement > self._best + _LEAST_GAIN:
             self._best, self._stale = agreement, 0
-            self._best_weights = {name: weight.detach().clone() for name, weight in self._weights.items()}
+            self._best_weights = {name: mean.clone() for name, mean in self._mean.items()}
         else:
             self._stale += 1
+
+    def _put(self, weights: dict[str, Any]) -> None:
+        """Give the student other weights."""
+        with self._torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.copy_(weights[name])
 
     def _write(self) -> None:
         """Write a checkpoint: whole, or not at all."""
@@ -263,7 +277,7 @@ class _Training:
         state = {
             "step": self._step, "planned": self._planned, "pass": self._pass, "taken": self._taken,
             "stale": self._stale, "best": self._best, "best_weights": self._best_weights,
-            "weights": {name: weight.detach() for name, weight in self._weights.items()},
+            "weights": {name: weight.detach() for name, weight in self._weights.items()}, "mean": self._mean,
             "optimizer": self._optimizer.state_dict(),
         }  # fmt: skip
         self._torch.save(state, fresh)
@@ -273,9 +287,7 @@ class _Training:
         """Go on from the checkpoint, if there is a whole one."""
         try:
             state = self._torch.load(self._place / _CHECKPOINT, weights_only=True)
-            with self._torch.no_grad():
-                for name, weight in self._weights.items():
-                    weight.copy_(state["weights"][name])
+            self._put(state["weights"])
             self._optimizer.load_state_dict(state["optimizer"])
         except FileNotFoundError:
             return
@@ -284,7 +296,7 @@ class _Training:
             return
         self._step, self._planned, self._stale = state["step"], state["planned"], state["stale"]
         self._pass, self._taken = state["pass"], state["taken"]
-        self._best, self._best_weights = state["best"], state["best_weights"]
+        self._best, self._best_weights, self._mean = state["best"], state["best_weights"], state["mean"]
 
 
 def computes_half(torch: Any, told: str) -> bool:

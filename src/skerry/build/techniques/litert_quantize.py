@@ -105,9 +105,9 @@ def _rules(told: QuantizeSettings) -> list[dict[str, Any]]:
     bits, chosen = _BITS[told.embedding], {"algorithm": told.scales}
     dense = {"bits": told.bits, "granularity": _granularity(told.bits, told.block), "compute": compute}
     table = {"bits": bits, "granularity": _granularity(bits, told.block), "operator": "EMBEDDING_LOOKUP"}
-    rules = [dense | chosen, table | chosen]
+    rules: list[dict[str, Any]] = [{**dense, **chosen}, {**table, **chosen}]
     if bits == _FEW:
-        rules.append(table | chosen | {"bits": 8, "granularity": "channel", "regex": _POSITIONS})
+        rules.append({**rules[-1], "bits": 8, "granularity": "channel", "regex": _POSITIONS})
     exact: list[dict[str, Any]] = [{"regex": name, "bits": 0} for name in told.exclude]
     return [*rules, *exact]
 
