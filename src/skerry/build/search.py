@@ -36,6 +36,8 @@ from skerry.spec.errors import DependencyError, DeviceError, ModelError, SkerryE
 KINDS: tuple[Kind, ...] = ("prune", "distill", "convert", "quantize")
 MAKING_SHARE = 0.5
 """At most this share of the time goes into making forms; the rest is for measuring them."""
+LEAST_MAKING_S = 60.0
+"""What the first form that fits may take in any case: a search that finds none is of no use."""
 SETTINGS = 4
 """Of a technique's settings, which come the most promising first, so many are tried on one form."""
 
@@ -148,7 +150,7 @@ class Search:
         self._predicted = predicted
         self._outcomes: dict[str, Candidate] = {}
         self._in_vain: set[str] = set()  # techniques for runtimes that are not here
-        self._fits = False  # whether there is a form to be measured: until then, making goes on beyond its time
+        self._fits = False  # whether there is a form to be measured: until then, making may take longer
         # What calibrated and taught techniques depend on beside the model.
         texts = hashlib.sha256(msgspec.json.encode(workbench.texts)).hexdigest()
         self._bench_key: dict[str, Any] = {"texts": texts, "seed": workbench.seed}
@@ -228,7 +230,7 @@ class Search:
         follow(self._origin, 0)
         while waiting:
             _, place, _, task = heapq.heappop(waiting)
-            if self._fits and time.monotonic() - self._began > MAKING_SHARE * self._seconds:
+            if time.monotonic() - self._began > self._making_s():
                 self._note(task.planned(), 1, Discarded(reason="no time was left to make it", by="time"))
             elif task.settings is None:
                 for index, settings in enumerate(self._choices(task)):
@@ -240,6 +242,10 @@ class Search:
     def _is_worth_making(self, task: _Task) -> bool:
         """Tell whether a form may be tried, or something that is made of it."""
         return task.technique.kind != KINDS[-1] or bool(self._promising(task.planned()))
+
+    def _making_s(self) -> float:
+        """Return the seconds that making may take: all of the time, and a minute at the least, while nothing fits."""
+        return MAKING_SHARE * self._seconds if self._fits else max(self._seconds, LEAST_MAKING_S)
 
     def _following(self, artifact: Artifact) -> Iterator[Any]:
         """Yield the techniques that may come next."""
