@@ -172,18 +172,43 @@ def _require_form(origin: Origin, task: str, part: Part) -> None:
 def _trace(torch: Any, part: Part, target: Path) -> None:
     example = part.example(torch)
     axes = {one.name: {at: size for at, size in enumerate(one.shape) if isinstance(size, str)} for one in part.inputs}
+    axes |= _free_axes(torch, part)
     try:
-        torch.onnx.export(
-            part.module, tuple(example.values()), str(target), input_names=list(example),
-            output_names=list(part.outputs), dynamic_axes=axes | _free_axes(torch, part), opset_version=OPSET,
-            dynamo=False,
-        )  # fmt: skip
+        with _repeating_plainly(torch):
+            torch.onnx.export(
+                part.module, tuple(example.values()), str(target), input_names=list(example),
+                output_names=list(part.outputs), dynamic_axes=axes, opset_version=OPSET, dynamo=False,
+            )  # fmt: skip
     except Exception as error:  # the exporter raises a dozen kinds, all of which mean that it cannot
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelKindError(f"the model cannot be exported to ONNX: {reason}", where=str(target)) from error
     finally:
         # Exporting leaves the module in training mode.
         part.module.eval()
+
+
+@contextlib.contextmanager
+def _repeating_plainly(torch: Any) -> Iterator[None]:
+    """Let elements be repeated by views while a model is traced: the exporter's own operator for it loses the rank.
+
+    Also keeps the exporter from printing the whole graph where it fails.
+    """
+    own = torch.Tensor.repeat_interleave
+
+    def repeated(tensor: Any, repeats: Any, dim: int | None = None, **settings: Any) -> Any:
+        if not isinstance(repeats, int) or dim is None or settings:
+            return own(tensor, repeats, dim, **settings)
+        place = dim % tensor.ndim
+        sizes = [-1] * (tensor.ndim + 1)
+        sizes[place + 1] = repeats
+        return tensor.unsqueeze(place + 1).expand(sizes).flatten(place, place + 1)
+
+    torch._C._jit_set_onnx_log_enabled(False)
+    torch.Tensor.repeat_interleave = repeated
+    try:
+        yield
+    finally:
+        torch.Tensor.repeat_interleave = own
 
 
 def _free_axes(torch: Any, part: Part) -> dict[str, dict[int, str]]:

@@ -143,7 +143,8 @@ def _decoder(torch: Any, model: Any, wanted: tuple[str, ...]) -> Part:
     """Return the decoder with its head, which takes what the encoder gave."""
     encoder = _encoder(torch, model)
     with torch.no_grad():
-        hidden = encoder.module(*encoder.example(torch).values())[0]
+        answered = encoder.module.owner(**encoder.example(torch))
+    kind, hidden = type(answered), answered.last_hidden_state
     takes = inspect.signature(model.forward).parameters
     fixed = encoder.axes() == {"batch"}
     source: int | str = hidden.shape[1] if fixed else "source"
@@ -152,7 +153,6 @@ def _decoder(torch: Any, model: Any, wanted: tuple[str, ...]) -> Part:
     # Features of a fixed length need no mask: none of them is padding.
     if not fixed and "attention_mask" in takes:
         inputs.append(Tensor("encoder_attention_mask", "mask", ("batch", source)))
-    kinds = importlib.import_module("transformers.modeling_outputs")
 
     def answer(named: dict[str, Any]) -> Any:
         ids = named["decoder_input_ids"]
@@ -161,7 +161,7 @@ def _decoder(torch: Any, model: Any, wanted: tuple[str, ...]) -> Part:
             given["decoder_attention_mask"] = torch.ones_like(ids)
         if "encoder_attention_mask" in named:
             given["attention_mask"] = named["encoder_attention_mask"]
-        return model(encoder_outputs=kinds.BaseModelOutput(last_hidden_state=named["encoder_hidden_states"]), **given)
+        return model(encoder_outputs=kind(last_hidden_state=named["encoder_hidden_states"]), **given)
 
     return _answering(torch, model, answer, tuple(inputs), model.config, wanted)
 
