@@ -125,7 +125,7 @@ IMAGE_INPUT = (TensorSpec("pixel_values", "float32", ("batch", 3, 8, 8)),)
 
 
 def pictures(folder: Path, count: int = 3) -> Path:
-    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed: pip install pillow")
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed: pip install 'skerry[images]'")
     for name in ("cat", "dog"):
         (folder / name).mkdir(parents=True)
         for number in range(count):

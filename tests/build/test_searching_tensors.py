@@ -75,7 +75,7 @@ def cnn(tmp_path: Path) -> Path:
     return write_pipeline(tmp_path, budget="{quality: {metric: accuracy, min: 0.5}}")
 
 
-def search(folder: Path, seconds: float = 6.0) -> Findings:
+def search(folder: Path, seconds: float = 60.0) -> Findings:
     wish = Wish(seconds=seconds, toolchains=False)
     return search_project(read_project(folder), Cache(folder / "cache"), Progress(None), wish).models["m"]
 
