@@ -202,6 +202,7 @@ def test_the_rules_of_litert(made_up: Artifact, fast: Workbench, stand_in: Stand
     assert request["rules"] == [
         {"bits": 4, "granularity": "block32", "compute": "integer", "algorithm": "octav"},
         {"bits": 8, "granularity": "channel", "operator": "EMBEDDING_LOOKUP", "algorithm": "octav"},
+        {"regex": ".*Embedding_position.*", "bits": 0},
         {"regex": ".*last.*", "bits": 0},
     ]
 

@@ -19,9 +19,9 @@ from skerry.spec.errors import SpecError
 
 SCRIPT = "litert_quantize.py"
 _BITS = {"int8": 8, "int4": 4, "fp32": 0}
-_FEW = 4
-_POSITIONS = ".*position.*"
-"""The table of positions is in every vector and has few rows: it keeps 8 bits."""
+_POSITIONS = ".*Embedding_position.*"
+"""The table of positions stays as it is: it is in every vector, and has few rows. In int8, agreement@10 of MiniLM was
+0.002 to 0.003 less on four sets of texts."""
 
 
 class QuantizeSettings(Settings, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ class LiteRtQuantize:
 
     name: ClassVar[str] = "litert-int8"
     kind: ClassVar[Kind] = "quantize"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     summary: ClassVar[str] = (
         "LiteRT with int8 or int4 weights, per channel or in blocks, and embeddings in int8 or int4"
     )
@@ -105,9 +105,7 @@ def _rules(told: QuantizeSettings) -> list[dict[str, Any]]:
     bits, chosen = _BITS[told.embedding], {"algorithm": told.scales}
     dense = {"bits": told.bits, "granularity": _granularity(told.bits, told.block), "compute": compute}
     table = {"bits": bits, "granularity": _granularity(bits, told.block), "operator": "EMBEDDING_LOOKUP"}
-    rules: list[dict[str, Any]] = [{**dense, **chosen}, {**table, **chosen}]
-    if bits == _FEW:
-        rules.append({**rules[-1], "bits": 8, "granularity": "channel", "regex": _POSITIONS})
+    rules: list[dict[str, Any]] = [{**dense, **chosen}, {**table, **chosen}, {"regex": _POSITIONS, "bits": 0}]
     exact: list[dict[str, Any]] = [{"regex": name, "bits": 0} for name in told.exclude]
     return [*rules, *exact]
 
