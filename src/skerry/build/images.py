@@ -136,7 +136,8 @@ def _opened(path: Path) -> Any:
         library: Any = importlib.import_module("PIL.Image")
     except ImportError as error:
         raise DependencyError(
-            f"reading images needs the package Pillow: {error}", hint="pip install 'skerry[images]', or give the arrays as .npz"
+            f"reading images needs the package Pillow: {error}",
+            hint="pip install 'skerry[images]', or give the arrays as .npz",
         ) from error
     try:
         with library.open(path) as image:

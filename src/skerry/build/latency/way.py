@@ -77,7 +77,7 @@ def shape_of(artifact: Artifact) -> tuple[Step, ...]:
     return tuple(step for step in artifact.steps if step.technique.startswith(("prune-", "trim-")))
 
 
-_UNCHANGED = ("prune-layers", "prune-heads", "prune-ffn", "trim-vocabulary", "distill")
+_UNCHANGED = ("prune-layers", "prune-heads", "prune-ffn", "prune-sparse", "trim-vocabulary", "distill")
 """Techniques that change the model and not how it runs."""
 
 

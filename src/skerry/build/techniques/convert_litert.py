@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from skerry.build.artifact import Artifact
+from skerry.build.artifact import Artifact, Form
 from skerry.build.technique import Kind, Workbench
 from skerry.build.techniques.buckets import doubling, fitted
 from skerry.build.techniques.samples import Samples
@@ -64,6 +64,7 @@ class ConvertLiteRt:
     version: ClassVar[int] = 2
     summary: ClassVar[str] = "a LiteRT model in fp32, with graphs for the lengths that the user's texts have"
     toolchain: ClassVar[str | None] = "litert"
+    makes: ClassVar[Form] = "litert"
 
     def refuses(self, artifact: Artifact) -> str:
         """Return why it cannot be applied, or an empty text."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from skerry.build.artifact import Artifact
+from skerry.build.artifact import Artifact, Form
 from skerry.build.technique import Kind, Workbench
 from skerry.build.techniques.onnx_dynamic import refuses_onnx
 from skerry.build.techniques.samples import Samples
@@ -58,6 +58,7 @@ class ConvertOpenVino:
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "OpenVINO's IR in fp16, or with int8 or int4 weights or calibrated int8 by NNCF"
     toolchain: ClassVar[str | None] = "openvino"
+    makes: ClassVar[Form] = "openvino"
 
     def refuses(self, artifact: Artifact) -> str:
         """Return why it cannot be applied, or an empty text."""
