@@ -240,8 +240,8 @@ def _measured(findings: Findings) -> str:
 def _limits(findings: Findings) -> str:
     return (
         f"{_text(findings.metric)} was measured on {_these(findings)} and says nothing of other ones, and nothing of "
-        "how good the given model is. Latency and memory are those of this machine and these versions. What the card of "
-        "the given model says of intended use, bias and risk holds here too."
+        "how good the given model is. Latency and memory are those of this machine and these versions. What the card "
+        "of the given model says of intended use, bias and risk holds here too."
     )
 
 
