@@ -49,8 +49,9 @@ _LEAST_GAIN = 1e-4
 """A gain in agreement below this is none."""
 _TRIED = 5
 """Steps after which it is known how long one takes."""
-_SHARE = 0.6
-"""Of the time to the deadline, training is planned to take this share: the rest is for what is made of the student."""
+_SHARE = 0.35
+"""Of the time to the deadline, training is planned to take this share: a search makes forms in half of its time, and of
+the student is still to be made what runs."""
 
 
 class DistillSettings(Settings, frozen=True, kw_only=True):

@@ -26,6 +26,8 @@ NEIGHBOURS = 10
 TEACHER_BATCH = 16
 _SORTED_TOGETHER = 8192
 """Texts that are sorted by length at once: enough for batches without padding, few enough to mix them well."""
+_MOST_KNOWN = 20_000
+"""Vectors of texts that are kept for when they come again: 30 MB for MiniLM."""
 _OWN_AGAIN = 4
 """How often a pass takes each of the user's texts where there are many others: it is they that it is all about."""
 
@@ -115,7 +117,10 @@ class Teacher:
         for start in range(0, len(fresh), TEACHER_BATCH):
             part = fresh[start : start + TEACHER_BATCH]
             self._known.update(zip(part, taught(self._workbench, part), strict=True))
-        return np.stack([self._known[text] for text in texts])
+        found = np.stack([self._known[text] for text in texts])
+        if len(self._known) > _MOST_KNOWN:
+            self._known.clear()
+        return found
 
 
 def taught(workbench: Workbench, texts: Sequence[str]) -> Array:
