@@ -55,7 +55,7 @@ bench: $(VENV)/.ready-run  ## run every benchmark
 	$(BIN)/python -m bench
 
 bench-%: $(VENV)/.ready-run  ## run one benchmark, such as bench-engine
-	$(BIN)/python -m bench.$*
+	$(BIN)/python -m bench.$* $(ARGS)
 
 bench-docs: $(VENV)/.ready-run  ## write docs/benchmarks.md from bench/results/
 	$(BIN)/python -m scripts.benchmarks_page

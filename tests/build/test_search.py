@@ -18,7 +18,7 @@ from skerry.build.findings import Discarded, Failed, Measured
 from skerry.build.halving import Rung
 from skerry.build.progress import Progress
 from skerry.build.search import Search
-from skerry.build.technique import Kind, Workbench
+from skerry.build.technique import Kind, LateError, Workbench
 from skerry.spec.budget import Budget, Quality
 from skerry.spec.errors import DependencyError, ModelKindError
 from skerry.spec.units import Size
@@ -121,6 +121,24 @@ def test_techniques_are_composed_and_the_fastest_within_the_budget_wins(make: Ma
     assert not found.near_misses
 
 
+class Weights(Shrinking):
+    """A technique that takes a transformer's weights and gives others."""
+
+    def refuses(self, artifact: Artifact) -> str:
+        return "" if artifact.form == "transformer" else "another form"
+
+
+def test_what_is_pruned_is_taught_and_then_made_use_of(make: Make) -> None:
+    prune = Weights("prune", "prune", [900, 800], form="transformer")
+    teach = Weights("teach", "distill", [700, 600], form="transformer")
+    export = Shrinking("export", "convert", [500])
+    found = make(prune, teach, export).run(Trier())
+    assert not any(name.startswith("prune(size=900) → export") for name in found.artifacts)
+    made = list(found.artifacts)
+    first, second = "prune(size=900) → teach(size=700) → export(size=500)", "prune(size=900) → teach(size=600)"
+    assert first in made and not any(name.startswith(second) for name in made[: made.index(first)])
+
+
 def test_a_longer_trial_is_for_the_best(make: Make) -> None:
     trier = Trier()
     sizes = list(range(900, 500, -100))
@@ -193,6 +211,29 @@ def test_a_search_with_too_little_time_still_finds_a_form(make: Make) -> None:
     found = make(Slow("export", "convert", [900, 1000]), seconds=0.05).run(Trier())
     assert found.chosen == "export(size=900)"
     assert [each.name for each in found.candidates if isinstance(each.outcome, Discarded)] == ["export(size=1000)"]
+
+
+def test_what_a_search_had_no_time_for_is_left_out_when_it_is_asked_for_again(make: Make) -> None:
+    class Slow(Shrinking):
+        def apply(self, *arguments: Any) -> Artifact:
+            time.sleep(0.3)
+            return super().apply(*arguments)
+
+    first, second, longer = (Slow("export", "convert", [900, 800, 700, 600]) for _ in range(3))
+    one = make(first, seconds=0.8).run(Trier())
+    assert 1 <= len(first.applied) < 4
+    other = make(second, seconds=0.8).run(Trier())
+    assert not second.applied
+    assert [each.outcome for each in other.candidates] == [each.outcome for each in one.candidates]
+    make(longer, seconds=60.0).run(Trier())
+    assert len(longer.applied) == 4 - len(first.applied)
+
+
+def test_a_conversion_that_was_broken_off_is_no_failure_of_the_model(make: Make) -> None:
+    export = Shrinking("export", "convert", [900])
+    export.error = LateError("its conversion was broken off after 30 s")
+    found = make(export).run(Trier())
+    assert found.candidates[-1].outcome == Discarded(reason="its conversion was broken off after 30 s", by="time")
 
 
 def test_what_was_made_before_is_found_again(make: Make) -> None:

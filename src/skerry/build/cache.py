@@ -71,12 +71,11 @@ class Cache:
 
         Raises ``DeviceError`` when the disk is full or the folder cannot be written, and whatever ``make`` raises.
         """
-        place = self._place(key)
-        note = _sound_note(place)
-        if note is not None:
-            return Entry(folder=place, note=note)
+        found = self.find(key)
+        if found is not None:
+            return found
         try:
-            return self._made(place, key, make)
+            return self._made(self._place(key), key, make)
         except OSError as error:
             if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM}:
                 raise
@@ -85,6 +84,12 @@ class Cache:
                 where=str(self.folder),
                 hint="free some space, or name another folder with SKERRY_CACHE",
             ) from error
+
+    def find(self, key: Mapping[str, Any]) -> Entry | None:
+        """Return the entry of a key where it was made before."""
+        place = self._place(key)
+        note = _sound_note(place)
+        return None if note is None else Entry(folder=place, note=note)
 
     def _place(self, key: Mapping[str, Any]) -> Path:
         name = hashlib.sha256(msgspec.json.encode(dict(key), order="sorted")).hexdigest()
@@ -102,22 +107,29 @@ class Cache:
             files = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
             note = Note(key=dict(key), facts=facts, files=files, seconds=seconds)
             (folder / NOTE).write_bytes(msgspec.json.format(msgspec.json.encode(note, order="sorted")))
-            self._keep(folder, place)
+            note = self._kept(folder, place) or note
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return Entry(folder=place, note=note, fresh=True)
 
-    def _keep(self, folder: Path, place: Path) -> None:
-        """Move a finished entry to its place, instead of a damaged one or of that of a build beside this one."""
+    def _kept(self, folder: Path, place: Path) -> Note | None:
+        """Move a finished entry to its place, instead of a damaged one.
+
+        Returns the note of a whole one that a build beside this one has put there first: somebody may be reading it.
+        """
         place.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(10):
             try:
                 folder.rename(place)
-                return
+                return None
             except OSError as error:
                 if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
                     raise
+                note = _sound_note(place)
+                if note is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    return note
                 self._set_aside(place)
         raise DeviceError("another build keeps replacing an entry of the cache", where=str(place))
 

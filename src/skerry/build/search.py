@@ -26,9 +26,11 @@ from skerry.build.findings import Candidate, Discarded, Failed, FigureName, Meas
 from skerry.build.gains import with_gains
 from skerry.build.halving import RUNGS, Rung, affordable, choice, front, ladder, survivors
 from skerry.build.latency.way import way_of
+from skerry.build.measure import machine_digest
+from skerry.build.omissions import Omissions
 from skerry.build.relaxation import NearMiss, near_misses
 from skerry.build.rows import row_digest
-from skerry.build.technique import Kind, Workbench
+from skerry.build.technique import Kind, LateError, Workbench
 from skerry.build.verdict import verdict
 from skerry.spec.budget import Budget
 from skerry.spec.errors import DependencyError, DeviceError, ModelError, SkerryError
@@ -156,7 +158,17 @@ class Search:
         self._bench_key: dict[str, Any] = {"texts": texts, "seed": workbench.seed}
         if workbench.samples:
             self._bench_key |= {"samples": [*map(row_digest, workbench.samples)], "output": workbench.output}
+        self._omissions = Omissions(cache, self._key())
         self._began = time.monotonic()
+
+    def _key(self) -> dict[str, Any]:
+        """Return all that decides what this search does, beside how fast the machine was at the time."""
+        return {
+            "origin": self._origin.key, "budget": repr(self._budget), "metric": self._metric,
+            "techniques": {name: each.version for name, each in self._techniques.items()}, "threads": self._threads,
+            "seconds": self._seconds, "runtimes": sorted(self._runtimes), "machine": machine_digest(),
+            "rungs": msgspec.to_builtins(self._rungs), **self._bench_key,
+        }  # fmt: skip
 
     def run(self, trier: Trier) -> Found:
         """Make forms, measure them rung by rung, and choose."""
@@ -164,6 +176,7 @@ class Search:
         artifacts = self.runnable()
         made = time.monotonic()
         finalists = self._measure(artifacts, trier)
+        self._omissions.keep()
         doubtful = frozenset(name for name, each in self._techniques.items() if getattr(each, "doubtful", False))
         verdicts = {name: verdict(self._budget, figures) for name, figures in finalists.items()}
         chosen = choice(finalists, self._budget, self._metric) if finalists else None
@@ -230,7 +243,8 @@ class Search:
         follow(self._origin, 0)
         while waiting:
             _, place, _, task = heapq.heappop(waiting)
-            if time.monotonic() - self._began > self._making_s():
+            late = time.monotonic() - self._began > self._making_s()
+            if self._omissions.decided(f"make {task.planned().digest}", late):
                 self._note(task.planned(), 1, Discarded(reason="no time was left to make it", by="time"))
             elif task.settings is None:
                 for index, settings in enumerate(self._choices(task)):
@@ -291,6 +305,10 @@ class Search:
             entry = self._cache.entry({**key, **artifact.key, **self._bench_key}, make)
         except DeviceError:
             raise  # a full disk is no fault of the technique
+        except LateError as error:
+            self._omissions.add(f"make {task.planned().digest}")
+            self._note(task.planned(), 1, Discarded(reason=error.message, by="time"))
+            return []
         except SkerryError as error:
             self._note(task.planned(), 1, Failed(kind="refused", reason=error.message))
             return []
@@ -316,6 +334,10 @@ class Search:
         except DependencyError as error:
             self._note(planned, 1, Failed(kind="refused", reason=f"{error.message} ({error.hint})"))
             return None
+        except LateError as error:
+            self._omissions.add(f"make {planned.digest}")
+            self._note(planned, 1, Discarded(reason=error.message, by="time"))
+            return None
         except ModelError as error:
             self._note(planned, 1, Failed(kind="failed", reason=error.message))
             return None
@@ -340,7 +362,8 @@ class Search:
         for index, rung in enumerate(self._rungs, 1):
             here: dict[str, Figures] = {}
             for name in names:
-                if here and time.monotonic() - self._began > self._seconds:
+                late = bool(here) and time.monotonic() - self._began > self._seconds
+                if self._omissions.decided(f"measure {index} {artifacts[name][0].digest} {artifacts[name][1]}", late):
                     self._late(name, artifacts[name])
                     continue
                 figures = self._tried(name, artifacts[name], rung, index, trier)

@@ -48,7 +48,7 @@ from skerry.build.report import TOOLS, tool_versions
 from skerry.build.search import Found, Search
 from skerry.build.signature import signature_of
 from skerry.build.splits import key
-from skerry.build.technique import Kind, Workbench, techniques
+from skerry.build.technique import Kind, LateError, Workbench, techniques
 from skerry.run.digest import PREFIX, file_digest
 from skerry.run.encoder import Encoder, load_encoder
 from skerry.run.tokens import VocabularyTokens
@@ -58,6 +58,8 @@ from skerry.spec.manifest import Manifest, ModelManifest, Variant
 from skerry.spec.pipeline import Model
 from skerry.spec.reading import Project
 
+LEAST_CONVERSION_S = 30.0
+"""What a conversion may take beyond the time of the search: small models take less."""
 HEADROOM = 2.0
 """A candidate may use so many times the budget's memory before it is ended: nearest misses should still give a peak."""
 
@@ -257,7 +259,8 @@ class _Model:
         return Workbench(
             texts=material.texts, samples=material.rows, output=material.output, seed=self._wish.seed,
             threads=max(self._wish.threads), deadline=begin + self._wish.seconds, progress=self._progress, embed=embed,
-            toolchain=_convert, teacher=origin, forbidden=frozenset(map(key, material.held_out)),
+            toolchain=_converter(begin + self._wish.seconds), teacher=origin,
+            forbidden=frozenset(map(key, material.held_out)),
         )  # fmt: skip
 
     def _reported(self, name: str, trials: PlannedTrials) -> Candidate:
@@ -354,6 +357,22 @@ def _artifact(given: Given, model: Model) -> Artifact:
         form=given.kind, folder=folder, file=first, files=names, source=given.digest, part=given.part, task=model.task,
         tokenizer=given.tokenizer, pooling=given.pooling, normalize=given.normalize, max_tokens=given.max_tokens,
     )  # fmt: skip
+
+
+def _converter(ends: float) -> Callable[[str, str, dict[str, Any]], dict[str, Any]]:
+    """Return what runs converters until a moment of ``time.monotonic()``; one begun late has half a minute."""
+
+    def convert(name: str, script: str, request: dict[str, Any]) -> dict[str, Any]:
+        limit_s = min(max(ends - time.monotonic(), LEAST_CONVERSION_S), toolchain.RUN_LIMIT_S)
+        begin = time.monotonic()
+        try:
+            return toolchain.run(name, script, request, time_limit_s=limit_s)
+        except DeviceError as error:
+            if time.monotonic() - begin < limit_s:
+                raise
+            raise LateError(f"its conversion was broken off after {limit_s:.0f} s", where=script) from error
+
+    return convert
 
 
 def _convert(name: str, script: str, request: dict[str, Any]) -> dict[str, Any]:

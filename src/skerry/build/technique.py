@@ -15,9 +15,14 @@ import msgspec
 from skerry.build.artifact import Artifact
 from skerry.build.items import Row
 from skerry.build.progress import Progress
+from skerry.spec.errors import ModelError
 
 Kind = Literal["prune", "distill", "convert", "quantize"]
 """In the order in which they are composed: each kind comes at most once on the way to a candidate."""
+
+
+class LateError(ModelError):
+    """A step was broken off, since it took longer than the search that it is a part of."""
 
 
 class Workbench(msgspec.Struct, frozen=True, kw_only=True):

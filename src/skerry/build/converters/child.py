@@ -7,9 +7,11 @@ Started as ``python -I child.py SCRIPT`` with the request, one JSON object, on s
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -50,8 +52,15 @@ def private_stdout() -> int:
     return kept
 
 
+def end_with_parent() -> None:
+    """Let the kernel end this process when Skerry ends, however that comes."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of prctl(2)
+
+
 def main() -> int:
     """Run the script named on the command line; the exit code is 0 for an answer and for a refusal."""
+    end_with_parent()
     talk = Talk(private_stdout())
     request: dict[str, Any] = json.load(sys.stdin)
     try:
