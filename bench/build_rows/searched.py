@@ -12,7 +12,7 @@ from bench.build_rows.material import BuildFailedError, Form, build, forms, proj
 KEEP = ("budget:", "  quality: {metric: agreement@10, min: 0.97}", "  size: 25MB")
 """The pipeline of the form that keeps the quality."""
 SMALL = ("budget:", "  quality: {metric: agreement@10, min: 0.85}", "  size: 15MB", "  memory: 50MB")
-KEEP_TIME, SMALL_TIME = "20min", "2h"
+KEEP_TIME, SMALL_TIME = "6min", "2h"
 _NONE = (
     "no release with a distilled form: make one with `skerry build {place} --time {time} --prune`, about two hours of"
     " processor time, or name one with --small FOLDER"
