@@ -49,7 +49,7 @@ def test_a_source_of_a_model_that_is_missing(skerry: Skerry, pipeline: Write, tm
 
 
 def test_a_source_of_a_model_that_is_corrupt(skerry: Skerry, pipeline: Write, tmp_path: Path) -> None:
-    (tmp_path / "texts.txt").write_text("".join(f"{letter} b c\n" for letter in "abcdefghijklmnopqrst"))
+    (tmp_path / "texts.txt").write_text("".join(f"{one} {other} c\n" for one in "abcdefgh" for other in "abcdefgh"))
     write_tokenizer(tmp_path / "tokenizer.json")
     whole = write_onnx(tmp_path / "m.onnx").read_bytes()
     (tmp_path / "m.onnx").write_bytes(whole[: len(whole) // 2])
