@@ -65,9 +65,10 @@ def _unchanged(folder: Path, body: bytes, lock: bytes, manifest: Manifest) -> bo
     try:
         same = (folder / MANIFEST_FILE).read_bytes() == body and (folder / LOCK_FILE).read_bytes() == lock
         return same and all(
-            file_digest(folder / variant.file) == variant.digest
+            file_digest(folder / file) == digest
             for model in manifest.models.values()
             for variant in model.variants
+            for file, digest in variant.files().items()
         ) and all((folder / name).is_file() for name in _named(manifest))  # fmt: skip
     except OSError:
         return False
@@ -75,7 +76,7 @@ def _unchanged(folder: Path, body: bytes, lock: bytes, manifest: Manifest) -> bo
 
 def _named(manifest: Manifest) -> set[str]:
     """Return the files that a manifest names."""
-    found = {variant.file for model in manifest.models.values() for variant in model.variants}
+    found = {file for model in manifest.models.values() for variant in model.variants for file in variant.files()}
     return found | {model.tokenizer for model in manifest.models.values() if model.tokenizer}
 
 

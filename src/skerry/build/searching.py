@@ -323,12 +323,16 @@ class _Model:
         figures = outcome.figures
         name = "best" if not index else f"rung{index}"
         file = self._file(name, artifact.path, artifact.path.suffix)
+        beside = {}
         for extra in artifact.files:  # weights beside a graph, which is looked for under the graph's own stem
             if extra != artifact.file:
-                self.files[str(Path(file).with_suffix(Path(extra).suffix))] = artifact.folder / extra
+                place = str(Path(file).with_suffix(Path(extra).suffix))
+                self.files[place] = artifact.folder / extra
+                beside[place] = file_digest(artifact.folder / extra)
         agreement = figures.quality.get("agreement@10")
         return Variant(
-            name=name, runtime=candidate.runtime, file=file, digest=file_digest(artifact.path), size=artifact.size,
+            name=name, runtime=candidate.runtime, file=file, digest=file_digest(artifact.path), beside=beside,
+            size=artifact.size,
             technique=artifact.name(), threads=candidate.threads,
             latency_p50_ms=round(figures.latency_p50_ms.value, 4),
             agreement=None if agreement is None else round(agreement.value, 4),

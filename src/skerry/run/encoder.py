@@ -57,7 +57,8 @@ def load_encoder(
         The runtime or the tokenizer is not installed.
     """
     path = folder / variant.file
-    require_digest(path, variant.digest)
+    for file, digest in variant.files().items():
+        require_digest(folder / file, digest)
     runtime = load_plugin("skerry.runtimes", variant.runtime, where=str(folder))()
     session: Session = runtime.load(path, threads=threads or variant.threads)
     try:

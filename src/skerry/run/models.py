@@ -171,6 +171,6 @@ def _loader(name: str, folder: Path, built: ModelManifest, model: Model) -> Call
 
 def _require_files(folder: Path, built: ModelManifest) -> None:
     """Say before anything runs what is missing; whether it is damaged is told by its digest when it is loaded."""
-    for file in (built.tokenizer, *(variant.file for variant in built.variants)):
+    for file in (built.tokenizer, *(file for variant in built.variants for file in variant.files())):
         if file is not None and not (folder / file).is_file():
             raise ModelMissingError("a file of the build is missing", where=str(folder / file), hint=BUILD_FIRST)

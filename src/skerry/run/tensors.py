@@ -36,7 +36,8 @@ def load_tensor_model(
         The runtime is not installed.
     """
     path = folder / variant.file
-    require_digest(path, variant.digest)
+    for file, digest in variant.files().items():
+        require_digest(folder / file, digest)
     runtime = load_plugin("skerry.runtimes", variant.runtime, where=str(folder))()
     return TensorModel(runtime.load(path, threads=threads or variant.threads))
 

@@ -12,18 +12,24 @@ from skerry.spec.pipeline import Task
 class Variant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One compressed form of a model: a file for one runtime.
 
-    ``size`` is in bytes, ``digest`` is ``sha256:<hex>`` of the file, ``latency_p50_ms`` was measured at build time.
+    ``size`` is in bytes, ``digest`` is ``sha256:<hex>`` of the file, ``beside`` holds the digests of further files that
+    the runtime looks for beside it (weights of their own), ``latency_p50_ms`` was measured at build time.
     """
 
     name: str
     runtime: str
     file: str
     digest: str = ""
+    beside: dict[str, str] = {}
     size: int = 0
     technique: str = ""
     threads: int = 1
     latency_p50_ms: float | None = None
     agreement: float | None = None
+
+    def files(self) -> dict[str, str]:
+        """Return all its files with their digests."""
+        return {self.file: self.digest, **self.beside}
 
 
 class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from skerry.build.artifact import Artifact
+from skerry.build.artifact import Artifact, Form
 from skerry.build.technique import Kind, Workbench
 from skerry.build.techniques.convert_litert import FILE
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
@@ -61,6 +61,7 @@ class LiteRtQuantize:
         "LiteRT with int8 or int4 weights, per channel or in blocks, and embeddings in int8 or int4"
     )
     toolchain: ClassVar[str | None] = "litert"
+    makes: ClassVar[Form] = "litert"
 
     def refuses(self, artifact: Artifact) -> str:
         """Return why it cannot be applied, or an empty text."""
