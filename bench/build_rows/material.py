@@ -121,7 +121,8 @@ def _artifact(release: Path, manifest: ModelManifest, variant: Variant) -> Artif
     return Artifact(
         form=next(form for form, runtime in RUNTIMES.items() if runtime == variant.runtime), folder=path.parent,
         file=path.name, files=tuple(beside), source=manifest.source, task="embedding",
-        tokenizer=(release / manifest.tokenizer).absolute(), pooling=manifest.pooling, normalize=manifest.normalize,
+        tokenizer=(release / manifest.tokenizer).absolute(), pooling="none" if variant.pooled else manifest.pooling,
+        normalize=manifest.normalize and not variant.pooled,
         max_tokens=manifest.max_tokens, dimension=manifest.dimension,
     )  # fmt: skip
 

@@ -58,7 +58,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     files:
         All the files of ``folder`` that belong to it, ``file`` included.
     source:
-        The digest of the model that was given.
+        The digest of the model that was given and of how it is to be used: pooling, longest text, task, part.
     steps:
         What was done to it since, in order; with ``source`` they decide the content.
     part:

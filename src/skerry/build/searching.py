@@ -154,6 +154,7 @@ class _Model:
                 f"{self._plan.profile.name} has {self._plan.cores} cores", where=f"--threads {max(wish.threads)}"
             )
         self._found: Found | None = None
+        self._origin: Artifact | None = None
         self.files: dict[str, Path] = {}
 
     def search(self) -> Findings:
@@ -162,7 +163,7 @@ class _Model:
         if given.kind == "null":
             raise ModelKindError("a null model has nothing to search for", where=self._name, hint="leave --time out")
         begin = time.monotonic()
-        origin = _artifact(given, self._model)
+        origin = self._origin = _artifact(given, self._model)
         material, baseline = self._material(given, origin)
         with _teaching(baseline) as embed:
             workbench = self._workbench(material, origin, embed, begin)
@@ -304,21 +305,23 @@ class _Model:
 
     def manifest(self, findings: Findings) -> ModelManifest:
         """Return the model's part of the manifest; its variants are the rungs of the ladder. Fills :attr:`files`."""
-        found = self._found
+        found, origin = self._found, self._origin
         assert found is not None
+        assert origin is not None
         first = found.artifacts[findings.ladder[0]]
         tokenizer = None if first.tokenizer is None else self._file("tokenizer", first.tokenizer, ".json")
         chosen = [name for name in findings.ladder if found.artifacts[name].tokenizer == first.tokenizer]
         measured = {each.name: each for each in findings.candidates}
         return ModelManifest(
             source=findings.origin.source, task=self._model.task, dimension=first.dimension, tokenizer=tokenizer,
-            max_tokens=first.max_tokens, pooling=first.pooling, normalize=first.normalize,
+            max_tokens=first.max_tokens, pooling=origin.pooling, normalize=origin.normalize,
             variants=tuple(self._variant(found.artifacts[name], measured[name], index)
                            for index, name in enumerate(chosen)),
         )  # fmt: skip
 
     def _variant(self, artifact: Artifact, candidate: Candidate, index: int) -> Variant:
-        outcome = candidate.outcome
+        outcome, origin = candidate.outcome, self._origin
+        assert origin is not None
         assert isinstance(outcome, Measured)
         figures = outcome.figures
         name = "best" if not index else f"rung{index}"
@@ -332,7 +335,7 @@ class _Model:
         agreement = figures.quality.get("agreement@10")
         return Variant(
             name=name, runtime=candidate.runtime, file=file, digest=file_digest(artifact.path), beside=beside,
-            size=artifact.size,
+            size=artifact.size, pooled=origin.pooling != "none" == artifact.pooling,
             technique=artifact.name(), threads=candidate.threads,
             latency_p50_ms=round(figures.latency_p50_ms.value, 4),
             agreement=None if agreement is None else round(agreement.value, 4),
@@ -357,8 +360,10 @@ def _artifact(given: Given, model: Model) -> Artifact:
     files = [path for path in given.files if path.parent == folder or (inner and path.is_relative_to(folder))]
     names = tuple(path.relative_to(folder).as_posix() for path in files)
     first = "config.json" if given.kind == "transformer" else names[0] if is_folder else given.path.name
+    how = [given.digest, model.task, given.part, given.pooling, given.normalize, given.max_tokens]
+    source = PREFIX + hashlib.sha256(msgspec.json.encode(how)).hexdigest()  # all that what is made of it depends on
     return Artifact(
-        form=given.kind, folder=folder, file=first, files=names, source=given.digest, part=given.part, task=model.task,
+        form=given.kind, folder=folder, file=first, files=names, source=source, part=given.part, task=model.task,
         tokenizer=given.tokenizer, pooling=given.pooling, normalize=given.normalize, max_tokens=given.max_tokens,
     )  # fmt: skip
 

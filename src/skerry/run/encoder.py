@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from skerry.run.buckets import MOST_TOKENS, buckets
 from skerry.run.digest import require_digest
 from skerry.run.pooling import SMALLEST_LENGTH, normalized, pooled
@@ -57,6 +59,8 @@ def load_encoder(
         The runtime or the tokenizer is not installed.
     """
     path = folder / variant.file
+    if variant.pooled:
+        manifest = msgspec.structs.replace(manifest, pooling="none", normalize=False)
     for file, digest in variant.files().items():
         require_digest(folder / file, digest)
     runtime = load_plugin("skerry.runtimes", variant.runtime, where=str(folder))()

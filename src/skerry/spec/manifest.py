@@ -13,7 +13,8 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """One compressed form of a model: a file for one runtime.
 
     ``size`` is in bytes, ``digest`` is ``sha256:<hex>`` of the file, ``beside`` holds the digests of further files that
-    the runtime looks for beside it (weights of their own), ``latency_p50_ms`` was measured at build time.
+    the runtime looks for beside it (weights of their own), ``pooled`` tells that its graph pools and normalizes
+    by itself, ``latency_p50_ms`` was measured at build time.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     digest: str = ""
     beside: dict[str, str] = {}
     size: int = 0
+    pooled: bool = False
     technique: str = ""
     threads: int = 1
     latency_p50_ms: float | None = None
