@@ -18,11 +18,14 @@ _REASON = re.compile(rf"(?:Skipped: )?(?P<component>.+?) (?:is|are) not installe
 
 
 @pytest.fixture(scope="session", autouse=True)
-def hangups_count() -> Iterator[None]:
-    """Let children be told to end by SIGHUP also where the tests run under ``nohup``, which they would inherit."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def signals_count() -> Iterator[None]:
+    """Let children be told to end also where the tests run under ``nohup`` or behind ``&``, which they would inherit."""
+    before = {signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL)}
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def missing_components(reasons: Iterable[str]) -> dict[str, int]:

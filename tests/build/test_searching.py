@@ -54,12 +54,29 @@ def test_a_search_makes_a_release_that_answers_and_reports(project: Path) -> Non
     manifest = read_manifest(project / ".skerry" / "small")
     assert [variant.technique for variant in manifest.models["tiny"].variants] == list(findings.ladder)
     models = open_models(project / ".skerry" / "small", manifest, read_project(project).pipeline.models)
-    assert models("tiny").embed(["one", "two"]).shape == (2, 32)
+    for variant in manifest.models["tiny"].variants:
+        models["tiny"].swap(variant.name)
+        assert models("tiny").embed(["one", "two"]).shape == (2, 32)
     models.close()
     reports = project / ".skerry" / "small" / "reports" / "tiny"
     assert read_json((reports / "report.json").read_bytes()) == findings
     assert "<svg" in (reports / "report.html").read_text()
     assert "model-index" in (reports / "README.md").read_text()
+
+
+def test_what_was_made_for_short_texts_is_not_taken_for_long_ones(project: Path) -> None:
+    longest = search(project).models["tiny"]
+    manifest = read_manifest(project / ".skerry" / "small").models["tiny"]
+    file = project / "pipeline.yaml"
+    whole = file.read_text()
+    file.write_text(whole.replace("from: model", "from: model\n    max_tokens: 8"))
+    try:
+        assert file.read_text() != whole
+        shorter = search(project).models["tiny"]
+        assert read_manifest(project / ".skerry" / "small").models["tiny"].max_tokens == 8 < manifest.max_tokens
+    finally:
+        file.write_text(whole)
+    assert {each.digest for each in shorter.candidates}.isdisjoint(each.digest for each in longest.candidates)
 
 
 def test_a_second_search_measures_nothing_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
