@@ -19,7 +19,7 @@ _REASON = re.compile(rf"(?:Skipped: )?(?P<component>.+?) (?:is|are) not installe
 
 @pytest.fixture(scope="session", autouse=True)
 def signals_count() -> Iterator[None]:
-    """Let children be told to end also where the tests run under ``nohup`` or behind ``&``, which they would inherit."""
+    """Let children be told to end where the tests run under ``nohup`` or behind ``&`` too, which they would inherit."""
     before = {signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL)}
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
