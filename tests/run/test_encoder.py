@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -165,6 +166,8 @@ class TestEmbed:
         assert encoder.embed(["a", "b c"]).shape == (2, 3)
         with pytest.raises(ModelKindError, match="pooling 'mean'"):
             load_encoder(tmp_path, null_manifest(dimension=3), variant)
+        beside = load_encoder(tmp_path, null_manifest(dimension=3), msgspec.structs.replace(variant, pooled=True))
+        assert np.array_equal(beside.embed(["a", "b c"]), encoder.embed(["a", "b c"]))
 
     def test_raw_outputs_are_cut_to_length(self, encoder: Encoder) -> None:
         texts = ["one two three", "one", "one two"]
