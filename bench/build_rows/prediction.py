@@ -12,6 +12,7 @@ from skerry.build.cache import Cache, default_folder
 from skerry.build.latency.calibration import LENGTHS as CALIBRATED
 from skerry.build.latency.calibration import PASSES, SHAPES, Timed, table_of, timed
 from skerry.build.latency.encoders import MOST_TOKENS, Shape, bert
+from skerry.build.latency.forms import chains
 from skerry.build.latency.rates import Table
 from skerry.build.progress import Progress
 from skerry.runtimes.listing import survey
@@ -68,8 +69,11 @@ def rows(report: Report, quick: bool) -> None:
     report.add(f"{figure} ({len(found)} points; held out: {names})", within(found, NEAR), "share", must=">= 0.9")
     report.add("… within ±15 %", within(found, NEARER), "share")
     report.add("… median error", 100 * statistics.median(point.error for point in found), "%")
-    for runtime in sorted({point.way.partition("/")[0] for point in found}):
+    for runtime in sorted(chains(())):
         mine = [point for point in found if point.way.startswith(f"{runtime}/")]
+        if not mine:
+            report.missing(f"… of {runtime}", "share", "none of its forms could be made and run here", must=">= 0.9")
+            continue
         report.add(f"… of {runtime} ({len(mine)} points), within ±25 %", within(mine, NEAR), "share")
         report.add(f"… of {runtime}, within ±15 %", within(mine, NEARER), "share")
 

@@ -17,14 +17,13 @@ from bench.build_rows.field import Entrant, Field
 from bench.build_rows.material import MODEL, project
 from bench.build_rows.objective import Standing
 from bench.report import Report
-from skerry.build import searching
 from skerry.build.artifact import Artifact
 from skerry.build.cache import Cache, default_folder
 from skerry.build.figures import Figures
 from skerry.build.findings import Candidate, Measured
 from skerry.build.halving import order
+from skerry.build.model_search import ModelSearch, Wish
 from skerry.build.progress import Progress
-from skerry.build.searching import Wish
 from skerry.build.splits import split
 from skerry.build.technique import Kind, techniques
 from skerry.build.texts import read_texts
@@ -80,9 +79,9 @@ def _add(report: Report, figure: str, folder: Path, text: Path, *, seconds: floa
     model = read.pipeline.models[MODEL]
     progress = Progress(sys.stderr, 2)
     # Not the command: a release holds only what won, and here the runners-up are to be measured too.
-    search = searching._Model(MODEL, model, read, Cache(default_folder()), progress, Wish(seconds=seconds))
+    search = ModelSearch(MODEL, model, read, Cache(default_folder()), progress, Wish(seconds=seconds))
     search.search()
-    found = search._found
+    found = search.found
     assert found is not None
     chosen = choose(found.candidates, model.budget, {name: kind.kind for name, kind in techniques().items()})
     plain = next(each.name for each in found.candidates if [step.technique for step in each.steps] == [PLAIN])

@@ -16,9 +16,10 @@ from skerry.build.findings import Measured, read_json, write_json
 from skerry.build.latency.here import plan_for
 from skerry.build.latency.planning import ARCHITECTURES, PREDICTED, Plan, Speed, speed_of
 from skerry.build.latency.rates import Parts
+from skerry.build.model_search import Wish
 from skerry.build.page import render as page
 from skerry.build.progress import Progress
-from skerry.build.searching import Wish, search_project
+from skerry.build.searching import search_project
 from skerry.build.table import render as table
 from skerry.cli.main import main
 from skerry.device.catalogue import catalogue, load_device

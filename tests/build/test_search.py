@@ -102,7 +102,8 @@ Make = Callable[..., Search]
 @pytest.fixture
 def make(tmp_path: Path, origin: Artifact) -> Make:
     def made(*techniques: Shrinking, **settings: Any) -> Search:
-        workbench = Workbench(texts=("a", "b"), progress=Progress(None))
+        forbidden = settings.pop("forbidden", frozenset())
+        workbench = Workbench(texts=("a", "b"), forbidden=forbidden, progress=Progress(None))
         defaults: dict[str, Any] = {
             "budget": Budget(quality=Quality(min=0.5)), "runtimes": frozenset({"onnxruntime"}), "seconds": 60.0,
             "rungs": RUNGS,
@@ -243,6 +244,49 @@ def test_what_was_made_before_is_found_again(make: Make) -> None:
     assert not second.applied
     assert one.chosen == other.chosen
     assert one.artifacts[str(one.chosen)].path == other.artifacts[str(other.chosen)].path
+
+
+def test_settings_that_read_alike_are_candidates_of_their_own(make: Make) -> None:
+    class Excluding(Shrinking):
+        def candidates(self, artifact: Artifact, workbench: Workbench) -> list[dict[str, Any]]:
+            return [{"size": 1000, "exclude": ["a"]}, {"size": 1000, "exclude": ["b"]}]
+
+    found = make(Excluding("export", "convert", [])).run(Trier())
+    assert sorted(found.artifacts) == ["export(exclude=1, size=1000)", "export(exclude=1, size=1000) #2"]
+    assert {each.steps[-1].settings["exclude"][0] for each in found.candidates} == {"a", "b"}
+
+
+def test_what_was_made_by_another_toolchain_is_not_taken(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    export = Shrinking("export", "convert", [1000], toolchain="litert")
+    make(export).run(Trier())
+    monkeypatch.setattr("skerry.build.toolchain.place", lambda name: Path(f"{name}-of-other-pins"))
+    make(export).run(Trier())
+    assert len(export.applied) == 2
+
+
+@pytest.mark.parametrize("changed", [{"seconds": 90.0}, {"forbidden": frozenset({"seen"})}])
+def test_what_was_taught_for_a_shorter_time_or_other_texts_is_not_taken(make: Make, changed: dict[str, Any]) -> None:
+    export = Shrinking("export", "convert", [1000])
+    teach = Shrinking("teach", "distill", [800], form="transformer")
+    teach.refuses = lambda artifact: ""  # type: ignore[method-assign] # it takes the model as it was given
+    make(export, teach).run(Trier())
+    make(export, teach).run(Trier())
+    assert len(teach.applied) == 1
+    make(export, teach, **changed).run(Trier())
+    assert len(teach.applied) == 2
+    assert len(export.applied) == 3  # of the given model once, and of each student
+
+
+def test_a_form_with_another_tokenizer_is_no_rung_of_the_ladder(make: Make) -> None:
+    class Trimming(Shrinking):
+        def apply(self, artifact: Artifact, settings: dict[str, Any], workbench: Workbench, target: Path) -> Artifact:
+            (target / "tokenizer.json").write_text("{}")
+            made = super().apply(artifact, settings, workbench, target)
+            return msgspec.structs.replace(made, tokenizer=target / "tokenizer.json")
+
+    found = make(Shrinking("export", "convert", [1000]), Trimming("trim", "quantize", [400])).run(Trier())
+    assert found.front == ("export(size=1000)", "export(size=1000) → trim(size=400)")
+    assert found.ladder == ("export(size=1000)",)
 
 
 def test_nothing_measured_is_nothing_chosen(make: Make) -> None:

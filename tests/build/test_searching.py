@@ -9,8 +9,9 @@ import pytest
 
 from skerry.build.cache import Cache
 from skerry.build.findings import read_json
+from skerry.build.model_search import Wish
 from skerry.build.progress import Progress
-from skerry.build.searching import Searched, Wish, missing_toolchains, search_project
+from skerry.build.searching import Searched, missing_toolchains, search_project
 from skerry.build.texts import own_texts
 from skerry.run.models import open_models, read_manifest
 from skerry.spec.errors import ModelKindError

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from skerry.build.cache import Cache
+from skerry.build.model_search import Wish
 from skerry.build.progress import Progress
-from skerry.build.searching import Wish, search_project
+from skerry.build.searching import search_project
 from skerry.spec.errors import DeviceError
 from skerry.spec.reading import read_project
 from tests.build.tensor_models import pixels, write_cnn

@@ -10,12 +10,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from skerry.build import searching
+from skerry.build import model_search
 from skerry.build.cache import Cache
 from skerry.build.findings import Failed, Findings, Measured
 from skerry.build.halving import Rung
+from skerry.build.model_search import Wish
 from skerry.build.progress import Progress
-from skerry.build.searching import Wish, search_project
+from skerry.build.searching import search_project
 from skerry.run.models import open_models, read_manifest
 from skerry.run.stages.embed import EmbedOptions, EmbedStage
 from skerry.run.stages.infer import InferOptions, InferStage
@@ -46,9 +47,9 @@ sinks: ["memory:"]
 @pytest.fixture(autouse=True)
 def short_rungs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials of a second: what is proved here does not need tight intervals."""
-    defaults = dict(searching.Search.__init__.__kwdefaults__ or {})
-    monkeypatch.setattr(searching.Search.__init__, "__kwdefaults__", {**defaults, "rungs": (SHORT,)})
-    monkeypatch.setattr(searching, "RUNGS", (SHORT,))
+    defaults = dict(model_search.Search.__init__.__kwdefaults__ or {})
+    monkeypatch.setattr(model_search.Search.__init__, "__kwdefaults__", {**defaults, "rungs": (SHORT,)})
+    monkeypatch.setattr(model_search, "RUNGS", (SHORT,))
 
 
 def write_pipeline(
@@ -237,7 +238,7 @@ class Spoiling:
 
 
 def test_a_candidate_that_answers_nan_fails_alone(cnn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "techniques", lambda: {"export-onnx": Spoiling, "spoil": Spoiling})
+    monkeypatch.setattr(model_search, "techniques", lambda: {"export-onnx": Spoiling, "spoil": Spoiling})
     findings = search(cnn)
     outcomes = {each.name: each.outcome for each in findings.candidates}
     spoilt = outcomes["spoil"]

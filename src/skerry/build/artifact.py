@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,11 +34,21 @@ FOLDERS: frozenset[Form] = frozenset({"transformer", "saved-model"})
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One technique with its settings; ``version`` counts changes of the technique's code."""
+    """One technique with its settings.
+
+    Parameters
+    ----------
+    version:
+        Counts changes of the technique's code.
+    circumstances:
+        Digest of what else decided the result: of a conversion, the packages of its toolchain; of a training, the time
+        that it had and the texts that it might not see. Empty for all others.
+    """
 
     technique: str
     version: int
     settings: dict[str, Any] = {}
+    circumstances: str = ""
 
     def label(self) -> str:
         """Return the step in words, as ``onnx-dynamic(exclude=2)``."""
@@ -117,6 +128,24 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     def digest(self) -> str:
         """The digest of :attr:`key`: two equal ones have equal content."""
         return PREFIX + hashlib.sha256(msgspec.json.encode(self.key, order="deterministic")).hexdigest()
+
+    def noted(self) -> dict[str, Any]:
+        """Return what a cache notes of it beside its key, so that :meth:`found` can give it again."""
+        own = self.tokenizer is not None and self.tokenizer.parent == self.folder
+        return {
+            "form": self.form, "file": self.file, "files": list(self.files), "pooling": self.pooling,
+            "normalize": self.normalize, "max_tokens": self.max_tokens, "dimension": self.dimension,
+            "tokenizer": self.tokenizer.name if own and self.tokenizer is not None else "",
+        }  # fmt: skip
+
+    def found(self, folder: Path, noted: Mapping[str, Any]) -> Artifact:
+        """Return this planned artifact as it was made in a folder; its tokenizer stays, where none was made."""
+        own = noted["tokenizer"]
+        facts = {
+            **noted, "files": tuple(noted["files"]), "folder": folder,
+            "tokenizer": folder / own if own else self.tokenizer,
+        }  # fmt: skip
+        return msgspec.structs.replace(self, **facts)
 
     def name(self) -> str:
         """Return the steps in words."""

@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from skerry.build.architecture import CONFIG, Architecture, read_architecture, read_json
+from skerry.build.artifact import FOLDERS, Artifact
 from skerry.build.locating import locate
 from skerry.build.weights import find_weights, refused_pickle
 from skerry.run.digest import PREFIX, file_digest
@@ -106,6 +107,27 @@ def find_origin(model: Model, home: Path) -> Origin:
     if (path / SAVED_MODEL).is_file():
         return _saved_origin(model, path)
     return _folder_origin(model, path)
+
+
+def artifact_of(given: Origin, model: Model) -> Artifact:
+    """Return the given model as the first artifact; raises ``ModelKindError`` for texts without a tokenizer."""
+    if given.tokenizer is None and model.task != "tensors":
+        raise ModelKindError(
+            "a model without a tokenizer takes no text", where=given.source, hint="say `task: tensors`"
+        )  # fmt: skip
+    assert given.kind != "null"
+    is_folder = given.kind in FOLDERS
+    folder = given.path if is_folder else given.path.parent
+    inner = given.kind == "saved-model"  # whose weights lie in a folder of their own
+    files = [path for path in given.files if path.parent == folder or (inner and path.is_relative_to(folder))]
+    names = tuple(path.relative_to(folder).as_posix() for path in files)
+    first = "config.json" if given.kind == "transformer" else names[0] if is_folder else given.path.name
+    how = [given.digest, model.task, given.part, given.pooling, given.normalize, given.max_tokens]
+    source = PREFIX + hashlib.sha256(msgspec.json.encode(how)).hexdigest()  # all that what is made of it depends on
+    return Artifact(
+        form=given.kind, folder=folder, file=first, files=names, source=source, part=given.part, task=model.task,
+        tokenizer=given.tokenizer, pooling=given.pooling, normalize=given.normalize, max_tokens=given.max_tokens,
+    )  # fmt: skip
 
 
 def _folder_origin(model: Model, folder: Path) -> Origin:

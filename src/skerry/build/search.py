@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from skerry.build import toolchain
 from skerry.build.artifact import RUNTIMES, Artifact, Form, Step
 from skerry.build.cache import Cache
 from skerry.build.contender import Failure
@@ -27,8 +28,10 @@ from skerry.build.gains import with_gains
 from skerry.build.halving import RUNGS, Rung, affordable, choice, front, ladder, survivors
 from skerry.build.latency.way import way_of
 from skerry.build.measure import machine_digest
+from skerry.build.naming import Names
 from skerry.build.omissions import Omissions
 from skerry.build.relaxation import NearMiss, near_misses
+from skerry.build.report import TOOLS, tool_versions
 from skerry.build.rows import row_digest
 from skerry.build.technique import Kind, LateError, Workbench
 from skerry.build.verdict import verdict
@@ -93,10 +96,14 @@ class _Task(NamedTuple):
     artifact: Artifact
     technique: Any
     settings: dict[str, Any] | None = None
+    circumstances: str = ""
 
     def planned(self) -> Artifact:
         """Return the artifact with the step that is still to be done."""
-        step = Step(technique=self.technique.name, version=self.technique.version, settings=self.settings or {})
+        step = Step(
+            technique=self.technique.name, version=self.technique.version, settings=self.settings or {},
+            circumstances=self.circumstances,
+        )  # fmt: skip
         form = getattr(self.technique, "makes", self.artifact.form)
         return msgspec.structs.replace(self.artifact, form=form, steps=(*self.artifact.steps, step))
 
@@ -150,12 +157,13 @@ class Search:
         self._rungs = tuple(rungs)
         self._outlook = outlook
         self._predicted = predicted
+        self._names = Names()
         self._outcomes: dict[str, Candidate] = {}
         self._in_vain: set[str] = set()  # techniques for runtimes that are not here
         self._fits = False  # whether there is a form to be measured: until then, making may take longer
         # What calibrated and taught techniques depend on beside the model.
         texts = hashlib.sha256(msgspec.json.encode(workbench.texts)).hexdigest()
-        self._bench_key: dict[str, Any] = {"texts": texts, "seed": workbench.seed}
+        self._bench_key: dict[str, Any] = {"texts": texts, "seed": workbench.seed, "tools": tool_versions(*TOOLS)}
         if workbench.samples:
             self._bench_key |= {"samples": [*map(row_digest, workbench.samples)], "output": workbench.output}
         self._omissions = Omissions(cache, self._key())
@@ -180,13 +188,14 @@ class Search:
         doubtful = frozenset(name for name, each in self._techniques.items() if getattr(each, "doubtful", False))
         verdicts = {name: verdict(self._budget, figures) for name, figures in finalists.items()}
         chosen = choice(finalists, self._budget, self._metric) if finalists else None
+        alike = {} if chosen is None else _interchangeable(finalists, chosen, artifacts)
         lower = self._budget.lower_is_better(self._metric)
         return Found(
             candidates=with_gains(self._outcomes.values(), doubtful),
             artifacts={name: artifact for name, (artifact, _) in artifacts.items()},
             chosen=chosen,
             front=tuple(front(finalists, self._metric, lower=lower)),
-            ladder=tuple(ladder(finalists, chosen, self._metric, lower=lower)) if chosen is not None else (),
+            ladder=tuple(ladder(alike, chosen, self._metric, lower=lower)) if chosen is not None else (),
             near_misses=near_misses(verdicts),
             making_s=made - self._began,
             measuring_s=time.monotonic() - made,
@@ -207,7 +216,7 @@ class Search:
                 continue
             for threads in self._promising(artifact):
                 self._fits = True
-                found[_name(artifact, threads)] = (artifact, threads)
+                found[self._names.of(artifact, threads)] = (artifact, threads)
         return found
 
     def _promising(self, artifact: Artifact) -> list[int]:
@@ -232,7 +241,8 @@ class Search:
         def follow(artifact: Artifact, place: int) -> None:
             # One place for each: the first settings of one technique are tried before those of the next are looked for.
             for index, technique in enumerate(self._following(artifact)):
-                queue(_Task(artifact, technique), place + index + (_FAR if technique.toolchain else 0))
+                task = _Task(artifact, technique, circumstances=self._circumstances(technique))
+                queue(task, place + index + (_FAR if technique.toolchain else 0))
 
         def shown(artifact: Artifact) -> Artifact:
             if self._outlook is not None:
@@ -248,10 +258,19 @@ class Search:
                 self._note(task.planned(), 1, Discarded(reason="no time was left to make it", by="time"))
             elif task.settings is None:
                 for index, settings in enumerate(self._choices(task)):
-                    queue(_Task(task.artifact, task.technique, settings), place + index)
+                    queue(task._replace(settings=settings), place + index)
             elif self._is_worth_making(task) and (made := self._made(task)) is not None:
                 yield shown(made)
                 follow(made, place)
+
+    def _circumstances(self, technique: Any) -> str:
+        """Return the digest of what decides a step beside its settings; see :class:`skerry.build.artifact.Step`."""
+        told: dict[str, Any] = {}
+        if technique.toolchain is not None:
+            told["toolchain"] = toolchain.place(technique.toolchain).name  # its pins and this Python
+        if technique.kind == "distill":
+            told |= {"seconds": self._seconds, "forbidden": sorted(self._workbench.forbidden)}
+        return hashlib.sha256(msgspec.json.encode(told)).hexdigest() if told else ""
 
     def _is_worth_making(self, task: _Task) -> bool:
         """Tell whether a form may be tried, or something that is made of it."""
@@ -300,7 +319,10 @@ class Search:
         def make(folder: Path) -> dict[str, Any]:
             return {"choices": technique.candidates(artifact, self._workbench)}
 
-        key = {"step": "candidates", "technique": technique.name, "version": technique.version}
+        key = {
+            "step": "candidates", "technique": technique.name, "version": technique.version,
+            "circumstances": task.circumstances,
+        }  # fmt: skip
         try:
             entry = self._cache.entry({**key, **artifact.key, **self._bench_key}, make)
         except DeviceError:
@@ -321,13 +343,8 @@ class Search:
         settings = task.settings or {}
 
         def make(folder: Path) -> dict[str, Any]:
-            made = technique.apply(artifact, settings, self._workbench, folder)
-            tokenizer = made.tokenizer.name if made.tokenizer is not None and made.tokenizer.parent == folder else ""
-            return {
-                "form": made.form, "file": made.file, "files": list(made.files), "pooling": made.pooling,
-                "normalize": made.normalize, "max_tokens": made.max_tokens, "dimension": made.dimension,
-                "tokenizer": tokenizer,
-            }  # fmt: skip
+            made: Artifact = technique.apply(artifact, settings, self._workbench, folder)
+            return made.noted()
 
         try:
             entry = self._cache.entry({"step": "technique", **planned.key, **self._bench_key}, make)
@@ -341,12 +358,7 @@ class Search:
         except ModelError as error:
             self._note(planned, 1, Failed(kind="failed", reason=error.message))
             return None
-        facts = dict(entry.note.facts)
-        own = facts.pop("tokenizer")
-        facts["files"] = tuple(facts["files"])
-        return msgspec.structs.replace(
-            planned, folder=entry.folder, tokenizer=entry.folder / own if own else artifact.tokenizer, **facts
-        )
+        return planned.found(entry.folder, entry.note.facts)
 
     def first_reason(self) -> str:
         """Return why the first form that failed did so; empty where none did."""
@@ -366,7 +378,7 @@ class Search:
                 if self._omissions.decided(f"measure {index} {artifacts[name][0].digest} {artifacts[name][1]}", late):
                     self._late(name, artifacts[name])
                     continue
-                figures = self._tried(name, artifacts[name], rung, index, trier)
+                figures = self._tried(artifacts[name], rung, index, trier)
                 if figures is not None:
                     here[name] = figures
             if not here:
@@ -376,38 +388,35 @@ class Search:
             names = survivors(here, self._budget, self._metric, at_most=following)
         return finalists
 
-    def _tried(
-        self, name: str, candidate: tuple[Artifact, int], rung: Rung, index: int, trier: Trier
-    ) -> Figures | None:
+    def _tried(self, candidate: tuple[Artifact, int], rung: Rung, index: int, trier: Trier) -> Figures | None:
         artifact, threads = candidate
         answer = trier.run(artifact, rung, threads=threads)
         if isinstance(answer, Failure):
             kind = _FAILURES[answer.kind]
-            self._outcomes[name] = _candidate(artifact, threads, Failed(kind=kind, reason=answer.reason, rung=index))
+            self._note(artifact, threads, Failed(kind=kind, reason=answer.reason, rung=index))
             return None
         outcome = outcome_of(plain(answer), self._budget, rung=index, predicted=self._predicted)
-        self._outcomes[name] = _candidate(artifact, threads, outcome)
+        self._note(artifact, threads, outcome)
         return outcome.figures if isinstance(outcome, Measured) else None
 
     def _late(self, name: str, candidate: tuple[Artifact, int]) -> None:
         if name not in self._outcomes:
-            artifact, threads = candidate
-            outcome = Discarded(reason="no time was left to measure it", by="time")
-            self._outcomes[name] = _candidate(artifact, threads, outcome)
+            self._note(*candidate, Discarded(reason="no time was left to measure it", by="time"))
 
-    def _note(self, artifact: Artifact, threads: int, outcome: Failed | Discarded) -> None:
-        self._outcomes[_name(artifact, threads)] = _candidate(artifact, threads, outcome)
-
-
-def _name(artifact: Artifact, threads: int) -> str:
-    return artifact.name() if threads == 1 else f"{artifact.name()} × {threads} threads"
+    def _note(self, artifact: Artifact, threads: int, outcome: Measured | Failed | Discarded) -> None:
+        name = self._names.of(artifact, threads)
+        self._outcomes[name] = Candidate(
+            name=name, runtime=_runtime(artifact), threads=threads, steps=artifact.steps, digest=artifact.digest,
+            outcome=outcome,
+        )  # fmt: skip
 
 
-def _candidate(artifact: Artifact, threads: int, outcome: Measured | Failed | Discarded) -> Candidate:
-    return Candidate(
-        name=_name(artifact, threads), runtime=_runtime(artifact), threads=threads,
-        steps=artifact.steps, digest=artifact.digest, outcome=outcome,
-    )  # fmt: skip
+def _interchangeable(
+    finalists: Mapping[str, Figures], chosen: str, artifacts: Mapping[str, tuple[Artifact, int]]
+) -> dict[str, Figures]:
+    """Return the forms that read texts as the chosen one does: a model that steps down keeps its tokenizer."""
+    kept = artifacts[chosen][0].tokenizer
+    return {name: figures for name, figures in finalists.items() if artifacts[name][0].tokenizer == kept}
 
 
 def _runtime(artifact: Artifact) -> str:

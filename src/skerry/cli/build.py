@@ -108,8 +108,9 @@ def _search(project: Project, args: argparse.Namespace) -> int:
 
     from skerry.build import table
     from skerry.build.cache import Cache, default_folder
+    from skerry.build.model_search import Wish
     from skerry.build.progress import Progress
-    from skerry.build.searching import Wish, missing_toolchains, search_project
+    from skerry.build.searching import missing_toolchains, search_project
     from skerry.build.technique import Kind
 
     kinds: tuple[Kind, ...] = ("prune", "distill", "convert", "quantize") if args.prune else ("convert", "quantize")

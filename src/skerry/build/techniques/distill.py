@@ -161,17 +161,18 @@ class _Training:
         if not self._best_weights:
             self._judge()
         started, start = self._step, time.monotonic()
+        tried = started + _TRIED  # a training that goes on has another deadline, on a machine with other work to do
         while not self._is_over():
             each = (time.monotonic() - start) / (self._step - started) if self._step > started else 0.0
-            if self._step == _TRIED:
+            if self._step == tried:
                 self._plan(each)
             check = (self._step // self._told.check_every + 1) * self._told.check_every
-            until = min(check if self._step >= _TRIED else _TRIED, self._planned)
+            until = min(check, tried if self._step < tried else check, self._planned)
             about = f"step {self._step} of {self._planned}, agreement {self._best:.3f}"
             with self._workbench.progress.step(f"distil: {about}", each * (self._planned - self._step)):
                 while self._step < until and not self._is_late():
                     self._learn()
-            if self._step != _TRIED:
+            if self._step % self._told.check_every == 0 or self._is_over():
                 self._judge()
                 self._write()
         self._put(self._best_weights)
@@ -310,7 +311,7 @@ def computes_half(torch: Any, told: str) -> bool:
 
 def _place(artifact: Artifact, settings: dict[str, Any], workbench: Workbench, target: Path) -> Path:
     """Return the folder of the checkpoint, beside the target, by all that decides the training."""
-    key = [artifact.digest, settings, workbench.seed, Distill.version, workbench.texts]
+    key = [artifact.digest, settings, workbench.seed, Distill.version, workbench.texts, sorted(workbench.forbidden)]
     name = hashlib.sha256(msgspec.json.encode(key, order="sorted")).hexdigest()[:32]
     return target.parent / f"distill-{name}"
 
