@@ -109,7 +109,9 @@ def test_a_reader_that_goes_away_ends_it_quietly() -> None:
     assert done.stderr == b""
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["run", "--help"], ["build", "--help"], ["toolchain", "--help"]]
+)
 def test_help_imports_nothing_heavy(words: list[str], tmp_path: Path) -> None:
     code = f"import sys; from skerry.cli.main import main; main({words!r}); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

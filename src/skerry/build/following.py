@@ -55,16 +55,23 @@ def follow(
     """Run a command to its end, with ``text`` on its stdin and each line of its stdout given to ``on_line``.
 
     It gets a process group of its own, which is killed when a limit is exceeded and when anything is raised here,
-    ``KeyboardInterrupt`` included. Memory is the resident one of the child and its children, looked at every 0.2 s.
+    ``KeyboardInterrupt`` included. Its temporary files are in a folder of its own, which is removed: one that is killed
+    removes none, and pip has gigabytes there. Memory is the resident one of the child and its children, looked at every
+    0.2 s.
 
     Raises ``OSError`` when the command cannot be started.
     """
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
+    with (
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as said,
+        tempfile.TemporaryDirectory(prefix="skerry-", ignore_cleanup_errors=True) as scratch,
+    ):
         given.write(text.encode())
         given.seek(0)
         child = subprocess.Popen(
-            list(command), stdin=given, stdout=subprocess.PIPE, stderr=said, env=dict(variables), start_new_session=True
-        )
+            list(command), stdin=given, stdout=subprocess.PIPE, stderr=said,
+            env={**variables, "TMPDIR": scratch}, start_new_session=True,
+        )  # fmt: skip
         watch = _Watch(child.pid, time_limit_s, memory_limit_bytes)
         try:
             assert child.stdout is not None

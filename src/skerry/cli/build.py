@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skerry.cli.arguments import duration
 from skerry.spec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ examples:
 """
 
 
+_MOST_SEED = 2**32 - 1
+"""What all that draws by it takes."""
+
+
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser(
@@ -41,11 +46,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--time",
         metavar="TIME",
-        type=_duration,
+        type=duration,
         help="search within the budget, this long for each model",
     )
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="decides what is random in a search (0)")
-    parser.add_argument("--threads", metavar="N,…", type=_threads, default=(1,), help="thread counts to try: 1,2")
+    parser.add_argument("--seed", metavar="N", type=_seed, help="decides what is random in a search (0)")
+    parser.add_argument("--threads", metavar="N,…", type=_threads, help="thread counts to try: 1,2 (1)")
     parser.add_argument(
         "--device", metavar="NAME", help="plan for a device of the catalogue (skerry probe --list-devices)"
     )
@@ -61,19 +66,40 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Build, and print the report; a budget that does not hold is said, and does not change the exit code."""
+    from skerry.cli.signals import ending_like_ctrl_c
+    from skerry.spec.reading import read_project
+
+    _refuse_what_would_be_ignored(args)
+    project = read_project(args.pipeline)
+    try:
+        with ending_like_ctrl_c():
+            return _build(project, args) if args.time is None else _search(project, args)
+    except KeyboardInterrupt:
+        print("skerry: interrupted; what was finished is in the cache, and is not done again", file=sys.stderr)
+        raise
+
+
+def _refuse_what_would_be_ignored(args: argparse.Namespace) -> None:
+    """Raise ``UsageError`` for an option of a search where there is none, and for one that a search does not know."""
+    of_a_search = {
+        "--device": args.device is not None, "--calibrate": args.calibrate, "--prune": args.prune,
+        "--threads": args.threads is not None, "--seed": args.seed is not None,
+    }  # fmt: skip
+    option = next((name for name, given in of_a_search.items() if given), None)
+    if args.time is None and option is not None:
+        raise UsageError(f"{option} needs a search", where=option, hint="say how long with --time, such as --time 3min")
+    if args.time is not None and args.keep_fp32:
+        raise UsageError("a search keeps what wins", where="--keep-fp32", hint="leave out --keep-fp32 or --time")
+
+
+def _build(project: Project, args: argparse.Namespace) -> int:
+    """Make the one form that needs no search, and print its figures."""
     import msgspec
 
     from skerry.build.building import STEPS_PER_MODEL, build_project
     from skerry.build.cache import Cache, default_folder
     from skerry.build.progress import Progress
-    from skerry.spec.reading import read_project
 
-    if args.time is None and (args.device is not None or args.calibrate):
-        option = "--device" if args.device is not None else "--calibrate"
-        raise UsageError(f"{option} needs a search", where=option, hint="say how long with --time, such as --time 3min")
-    project = read_project(args.pipeline)
-    if args.time is not None:
-        return _search(project, args)
     progress = Progress(sys.stderr, STEPS_PER_MODEL * len(project.pipeline.models))
     report = build_project(project, Cache(default_folder()), progress, keep_fp32=args.keep_fp32)
     if args.json:
@@ -83,13 +109,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _duration(text: str) -> float:
-    from skerry.spec.units import Duration
-
-    try:
-        return float(Duration.parse(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {error}") from None
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) > _MOST_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 to {_MOST_SEED}")
+    return int(text)
 
 
 def _threads(text: str) -> tuple[int, ...]:
@@ -112,9 +135,12 @@ def _search(project: Project, args: argparse.Namespace) -> int:
     from skerry.build.progress import Progress
     from skerry.build.searching import missing_toolchains, search_project
     from skerry.build.technique import Kind
+    from skerry.device.catalogue import load_device
 
     kinds: tuple[Kind, ...] = ("prune", "distill", "convert", "quantize") if args.prune else ("convert", "quantize")
-    wish = Wish(seconds=args.time, kinds=kinds, threads=args.threads, seed=args.seed, device=args.device)
+    wish = Wish(seconds=args.time, kinds=kinds, threads=args.threads or (1,), seed=args.seed or 0, device=args.device)
+    if args.device is not None:
+        load_device(args.device)  # a wrong name is told before anything is measured
     if args.calibrate:
         _calibrate()
     for name in missing_toolchains(kinds):

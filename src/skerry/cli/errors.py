@@ -15,6 +15,14 @@ EXIT_BROKEN_PIPE = 141
 EXIT_FAULT = SkerryError.exit_code
 
 
+class ToldToEnd(KeyboardInterrupt):
+    """Raised where the work is when another signal than Ctrl-C's comes; ``exit_code`` is 128 + the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
 def error_fields(error: SkerryError) -> dict[str, str | int]:
     """Return what a program needs to know of an error: the object that ``--json`` prints."""
     return {

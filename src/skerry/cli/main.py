@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, TextIO
 
 from skerry import __version__
-from skerry.cli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, fault, report, unprintable
+from skerry.cli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, ToldToEnd, fault, report, unprintable
 from skerry.spec.errors import SkerryError, UsageError
 
 COMMANDS: dict[str, str] = {
@@ -115,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return EXIT_BROKEN_PIPE
+    except ToldToEnd as told:
+        return told.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except OSError as error:  # of the flush: a full disk below stdout

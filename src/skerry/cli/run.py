@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skerry.cli.arguments import duration
 from skerry.cli.errors import EXIT_BROKEN_PIPE, printing, report
+from skerry.cli.signals import taken
 from skerry.spec.errors import SkerryError, SpecMissingError, UsageError
 
 if TYPE_CHECKING:
@@ -47,9 +49,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
     """Add ``run`` and its arguments."""
     parser = commands.add_parser("run", help="run a pipeline", description="Run a pipeline.", epilog=EXAMPLES)
     parser.add_argument("target", metavar="TARGET", type=Path, help="a project folder or a pipeline file")
-    parser.add_argument(
-        "--for", dest="duration", metavar="TIME", type=_duration, help="stop after this time: 10s, 5min"
-    )
+    parser.add_argument("--for", dest="duration", metavar="TIME", type=duration, help="stop after this time: 10s, 5min")
     parser.add_argument("--max-items", metavar="N", type=_positive, help="stop after reading this many items")
     parser.add_argument("--json", action="store_true", help="end with one JSON object on stdout")
     parser.add_argument("--plain", action="store_true", help="print lines, also on a terminal")
@@ -61,15 +61,6 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         "--metrics-address", metavar="ADDRESS", default="127.0.0.1",
         help="listen on this address (%(default)s); others than this machine need `insecure: true` in the file",
     )  # fmt: skip
-
-
-def _duration(text: str) -> float:
-    from skerry.spec.units import Duration
-
-    try:
-        return float(Duration.parse(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {error}") from None
 
 
 def _positive(text: str) -> int:
@@ -262,15 +253,8 @@ class Signals:
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
         """Handle the signals inside the block, and as before after it."""
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` wants it ignored
-            numbers.append(signal.SIGHUP)
-        before = {number: signal.signal(number, self._handle) for number in numbers}
-        try:
+        with taken(self._handle, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: object) -> None:
         done, self._seen = self._seen, self._seen + 1

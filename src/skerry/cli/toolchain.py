@@ -47,6 +47,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """List, install or remove; the exit code of an error is the error's."""
     from skerry.build import toolchain
+    from skerry.cli.signals import ending_like_ctrl_c
 
     if args.action == "list":
         _print_states(toolchain.survey(), as_json=args.json)
@@ -54,8 +55,9 @@ def run(args: argparse.Namespace) -> int:
     for name in args.names:  # a wrong name is told before anything is done
         toolchain.find_toolchain(name)
     if args.action == "install":
-        for name in args.names:
-            toolchain.provide(name, say=_say)
+        with ending_like_ctrl_c():
+            for name in args.names:
+                toolchain.provide(name, say=_say)
         _print_states([state for state in toolchain.survey() if state.name in args.names], as_json=args.json)
         return 0
     _print_freed({name: toolchain.remove(name) for name in args.names}, as_json=args.json)
