@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import sys
 from pathlib import Path
 
 import msgspec
@@ -103,6 +105,16 @@ class TestTokens:
         assert len(start) > MOST_CHARACTERS
         assert tokens.one(start + "a" * 10_000_000) == tokens.one(start)
         assert len(HashedTokens(32).one("hello " * 2_000_000)) == 32
+
+    def test_a_limit_only_shortens(self, tmp_path: Path) -> None:
+        text = "hello world " * 300
+        vocabulary = functools.partial(VocabularyTokens, tmp_path / write_tokenizer(tmp_path))
+        for kind in (vocabulary, HashedTokens):
+            tokens = kind(16)
+            tokens.limit(sys.maxsize)
+            assert tokens.one(text) == kind(16).one(text)
+            tokens.limit(8)
+            assert tokens.many([text, "hello"]) == kind(8).many([text, "hello"])
 
     def test_surrogates(self) -> None:
         assert sound_text("a\ud83d\ude00b\udcffc") == "a😀b\ufffdc"

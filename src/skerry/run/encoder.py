@@ -64,12 +64,11 @@ def load_encoder(
     for file, digest in variant.files().items():
         require_digest(folder / file, digest)
     runtime = load_plugin("skerry.runtimes", variant.runtime, where=str(folder))()
+    # The vocabulary first: what reading it took for a while is free again when the model needs room.
+    tokens = _tokens(folder, manifest, min(manifest.max_tokens, max_tokens or manifest.max_tokens))
     session: Session = runtime.load(path, threads=threads or variant.threads)
     try:
-        longest = min(manifest.max_tokens, max_tokens or manifest.max_tokens, _fixed_length(session))
-        tokens: Tokens = HashedTokens(longest)
-        if manifest.tokenizer is not None:
-            tokens = VocabularyTokens(folder / manifest.tokenizer, longest)
+        tokens.limit(_fixed_length(session))
         return Encoder(manifest, session, tokens)
     except BaseException:
         session.close()
@@ -208,6 +207,12 @@ class Encoder:
             arrays[TYPES] = np.zeros(ids.shape, dtype=self._inputs[TYPES].dtype)
         padded = any(len(row) < width for row in rows)
         return {name: arrays[name] for name in self._inputs}, mask if padded else None
+
+
+def _tokens(folder: Path, manifest: ModelManifest, longest: int) -> Tokens:
+    if manifest.tokenizer is None:
+        return HashedTokens(longest)
+    return VocabularyTokens(folder / manifest.tokenizer, longest)
 
 
 def _inputs(specs: Sequence[TensorSpec], where: str) -> dict[str, TensorSpec]:

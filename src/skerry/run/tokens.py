@@ -36,6 +36,9 @@ class Tokens(Protocol):
     def many(self, texts: Sequence[str]) -> list[Sequence[int]]:
         """Return the ids of every text."""
 
+    def limit(self, max_tokens: int) -> None:
+        """Take no more than this many tokens of a text, where it were more before."""
+
 
 def sound_text(text: str) -> str:
     """Join surrogates that belong together and replace the others by U+FFFD, so that the text has a UTF-8 form."""
@@ -66,11 +69,20 @@ class VocabularyTokens:
         tokenizer = _read_tokenizer(path)
         self.pad = _pad_id(tokenizer)
         tokenizer.no_padding()
-        tokenizer.enable_truncation(max_tokens)
+        self._tokenizer = tokenizer
         self._batch = tokenizer.encode_batch_fast
-        self._most = max_tokens
-        self._room = min(CHARACTERS_PER_TOKEN * max_tokens, MOST_CHARACTERS)
         self._empty = (self.pad,)
+        self._take(max_tokens)
+
+    def limit(self, max_tokens: int) -> None:
+        """Take no more than this many tokens of a text; a larger number than before changes nothing."""
+        if max_tokens < self._most:
+            self._take(max_tokens)
+
+    def _take(self, most: int) -> None:
+        self._tokenizer.enable_truncation(most)
+        self._most = most
+        self._room = min(CHARACTERS_PER_TOKEN * most, MOST_CHARACTERS)
 
     def one(self, text: str) -> Sequence[int]:
         """Return the ids of one text; a text without a token becomes one padding token."""
@@ -116,6 +128,11 @@ class HashedTokens:
     def __init__(self, max_tokens: int) -> None:
         self._most = max_tokens
         self._room = CHARACTERS_PER_TOKEN * max_tokens
+
+    def limit(self, max_tokens: int) -> None:
+        """Take no more than this many tokens of a text; a larger number than before changes nothing."""
+        self._most = min(self._most, max_tokens)
+        self._room = CHARACTERS_PER_TOKEN * self._most
 
     def one(self, text: str) -> Sequence[int]:
         """Return one id from 1 to 30,000 per word; a text without words becomes one token."""

@@ -23,7 +23,7 @@ from skerry.runtimes.litert_engines import (
     keeps_files_in_memory,
     listening,
 )
-from skerry.runtimes.memory import give_back_free_memory, resident_bytes
+from skerry.runtimes.memory import give_back_free_memory, resident_bytes, unmap_file_pages
 from skerry.runtimes.modelfile import require_kind
 from skerry.runtimes.options import read_options, require_threads
 from skerry.runtimes.signatures import Signature, Signatures
@@ -125,15 +125,20 @@ class LiteRtRuntime:
             raise RuntimeUnavailableError(f"the litert runtime has no device {device!r}", expected="cpu")
         require_kind(path, self.name)
         library = import_litert()
-        before = resident_bytes()
         signatures = _signatures(library, path, chosen.signature)
         together = Signatures(signatures, str(path))
         kind = _engine(chosen, signatures, path)
+        # What importing and looking took is not to add to the peak of loading.
+        give_back_free_memory()
+        unmap_file_pages()
+        before = resident_bytes()
         engines = [_open(kind, library, path, threads) for _ in range(chosen.copies)]
         give_back_free_memory()
+        grown = max(0, resident_bytes() - before)
+        unmap_file_pages()
         info = SessionInfo(
             runtime=self.name, version=_version(), path=str(path), inputs=together.inputs, outputs=together.outputs,
-            threads=threads, device=device, memory_bytes=max(0, resident_bytes() - before),
+            threads=threads, device=device, memory_bytes=grown,
         )  # fmt: skip
         return LiteRtSession(engines, together, signatures, info)
 

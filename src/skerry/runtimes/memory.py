@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import io
 import os
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +34,57 @@ def give_back_free_memory() -> None:
     """
     _trim()(0)
 
+
+def unmap_file_pages() -> None:
+    """Take pages of files that this process only reads out of its memory: code of libraries, weights, tables.
+
+    Most of a library's code runs once, while it is loaded, and weights that were rewritten are never read again.
+    Nothing is lost: the pages stay in the system's cache, which may use their room for something else, and those
+    that are needed come back from there, 16 at a time. With a small LiteRT model 43 MB of such pages become 18.
+
+    With ``MADV_DONTNEED`` of ``madvise(2)`` on the mappings of ``/proc/self/maps`` that are of a file, not writable,
+    and without a page of our own (as libraries have with relocations), which ``/proc/self/pagemap`` shows.
+    Elsewhere than on Linux nothing happens.
+    """
+    if sys.byteorder != "little":
+        return
+    try:
+        advise = ctypes.CDLL(None).madvise
+        mappings = _ONLY_READ.findall(Path("/proc/self/maps").read_bytes())
+        with Path("/proc/self/pagemap").open("rb", buffering=0) as pages:
+            for first, behind in mappings:
+                start, end = int(first, 16), int(behind, 16)
+                if not _has_own_pages(pages, start, end):
+                    advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+    except (AttributeError, OSError, TypeError):
+        return
+
+
+def _has_own_pages(pages: io.FileIO, start: int, end: int) -> bool:
+    """Tell whether a mapping has pages, in memory or swapped out, that are not those of its file."""
+    size = os.sysconf("SC_PAGE_SIZE")
+    first, behind = start // size * 8, end // size * 8
+    pages.seek(first)
+    for place in range(first, behind, _PIECE_BYTES):
+        wanted = min(_PIECE_BYTES, behind - place)
+        entries = pages.read(wanted)
+        if len(entries) < wanted or entries[7::8].translate(None, _FILES_PAGES):
+            return True
+    return False
+
+
+_ONLY_READ = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) r-.[ps] \S+ \S+ [1-9]\d* +/(?!memfd:|dev/|SYSV)[^\n]*(?<!\(deleted\))$", re.MULTILINE
+)
+"""A mapping in ``proc(5)``'s list that is not writable and of a file on a disk, and not one in memory."""
+_FILES_PAGES = bytes(byte for byte in range(256) if not byte & 0xC0 or byte & 0x20)
+"""The highest bytes of entries in ``/proc/self/pagemap``, 64 bits each, of pages that are absent or the file's.
+
+Bit 63: in memory, bit 62: swapped out, bit 61: a page of a file.
+"""
+_PIECE_BYTES = 1 << 18
+"""Read of the page map at once: the entries of 128 MB."""
+_MADV_DONTNEED = 4  # of <sys/mman.h>
 
 _TRIM_BYTES = 8 << 20
 """Free memory at the end of a heap beyond this is given back; glibc starts with 128 kB, which costs page faults."""
