@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from skerry.build import toolchain
+from skerry.build.conversation import CONVERTERS
 from skerry.build.toolchain import TOOLCHAINS, Toolchain
 from skerry.spec.errors import (
     DependencyError,
@@ -135,6 +136,12 @@ def test_a_refusal_is_an_error_of_ours(tiny: str, tmp_path: Path, kind: str, err
         ("import os\nos.abort()", ModelError, "ended by signal 6"),
         ("import os\nos._exit(0)", ModelError, "failed: it said nothing"),
         ("raise MemoryError", DeviceError, "ran out of memory"),
+        ("import errno\nraise OSError(errno.ENOSPC, 'no space')", DeviceError, r"script cannot write: .*no space"),
+        (
+            "try:\n    raise MemoryError\nexcept Exception as e:\n    raise talk.refusal('corrupt', 'x') from e",
+            DeviceError,
+            "ran out of memory",
+        ),
     ],
 )
 def test_a_fault_of_a_converter_is_told(
@@ -142,6 +149,21 @@ def test_a_fault_of_a_converter_is_told(
 ) -> None:
     with pytest.raises(error, match=match):
         toolchain.run(tiny, write_script(tmp_path, body), {})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux alone ends a child with its parent")
+def test_a_converter_whose_parent_is_gone_does_nothing(tmp_path: Path) -> None:
+    script = write_script(tmp_path, f"open({str(tmp_path / 'made')!r}, 'w').close()\nreturn {{}}")
+    command = [sys.executable, "-I", str(CONVERTERS / "child.py"), str(script)]
+    for parent, code, answered in ((os.getpid(), 0, True), (os.getpid() + 1, 1, False)):
+        ended = subprocess.run([*command, str(parent)], input=b"{}", capture_output=True, timeout=60, check=False)
+        assert (ended.returncode, b"answer" in ended.stdout, (tmp_path / "made").exists()) == (code, answered, answered)
+        (tmp_path / "made").unlink(missing_ok=True)
+
+
+def test_what_an_error_says_is_told_by_its_first_line_with_words(tiny: str, tmp_path: Path) -> None:
+    body = "return {'said': [talk.reason(ValueError(one)) for one in ('', '\\n\\n  first\\nsecond')]}"
+    assert toolchain.run(tiny, write_script(tmp_path, body), {}) == {"said": ["ValueError", "first"]}
 
 
 def test_limits_of_time_and_memory_hold(tiny: str, tmp_path: Path) -> None:

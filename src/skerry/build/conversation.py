@@ -59,7 +59,7 @@ def converse(
             final.update(told)
 
     ended = follow(
-        [str(python), "-I", str(CONVERTERS / "child.py"), str(script)],
+        [str(python), "-I", str(CONVERTERS / "child.py"), str(script), str(os.getpid())],
         on_line=heard, text=msgspec.json.encode(dict(request)).decode(), variables=quiet_variables(),
         time_limit_s=time_limit_s, memory_limit_bytes=memory_limit_bytes,
     )  # fmt: skip
@@ -73,6 +73,8 @@ def converse(
 def _refusal(script: Path, kind: str, message: str, hint: str) -> SkerryError:
     if kind == "memory":
         return DeviceError(f"the converter {script.stem} ran out of memory", hint="it needs a machine with more memory")
+    if kind == "disk":
+        return DeviceError(f"the converter {script.stem} cannot write: {message}", hint="free some space")
     kinds: dict[str, type[SkerryError]] = {
         "missing": ModelMissingError, "corrupt": ModelCorruptError, "kind": ModelKindError,
         "data": SpecError, "option": SpecError,

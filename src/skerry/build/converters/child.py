@@ -1,6 +1,7 @@
 """The child: a process of a toolchain's Python that runs one converter and talks to Skerry in lines of JSON.
 
-Started as ``python -I child.py SCRIPT`` with the request, one JSON object, on stdin. It answers on stdout:
+Started as ``python -I child.py SCRIPT PARENT``, the last being the number of the process that starts it, with the
+request, one JSON object, on stdin. It answers on stdout:
 ``{"progress": "…"}`` any number of times, then either ``{"answer": {…}}`` or ``{"refusal": {"kind", "message",
 "hint"}}``. Whatever the libraries print goes to stderr, so that it cannot be taken for an answer.
 """
@@ -8,6 +9,7 @@ Started as ``python -I child.py SCRIPT`` with the request, one JSON object, on s
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib.util
 import json
 import os
@@ -38,6 +40,10 @@ class Talk:
         """Return what to raise to give up; ``kind``: ``missing``, ``corrupt``, ``kind``, ``data`` or ``option``."""
         return RefusalError(kind, message, hint)
 
+    def reason(self, error: BaseException) -> str:
+        """Return the first line that an error says anything in, else its kind."""
+        return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
     def send(self, line: dict[str, Any]) -> None:
         """Write one line of the protocol; what JSON cannot hold becomes text."""
         left = (json.dumps(line, default=str) + "\n").encode()
@@ -52,26 +58,45 @@ def private_stdout() -> int:
     return kept
 
 
-def end_with_parent() -> None:
-    """Let the kernel end this process when Skerry ends, however that comes."""
+def end_with_parent(parent: int) -> None:
+    """Let the kernel end this process when Skerry ends, however that comes.
+
+    To the kernel the parent is the thread that started this process: it waits for the answer, so it lives as long.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of prctl(2)
+        if os.getppid() != parent:  # it ended before we asked
+            raise SystemExit(1)
 
 
 def main() -> int:
     """Run the script named on the command line; the exit code is 0 for an answer and for a refusal."""
-    end_with_parent()
+    end_with_parent(int(sys.argv[2]))
     talk = Talk(private_stdout())
     request: dict[str, Any] = json.load(sys.stdin)
     try:
         answer = _load(sys.argv[1]).convert(request, talk)
-    except RefusalError as refusal:
-        talk.send({"refusal": refusal.told})
-    except MemoryError:
-        talk.send({"refusal": {"kind": "memory", "message": "the memory ran out", "hint": ""}})
+    except Exception as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        talk.send({"refusal": refusal})
     else:
         talk.send({"answer": answer})
     return 0
+
+
+def _refusal(error: Exception) -> dict[str, str] | None:
+    """Return what is told of an error that is no fault of the converter: what it refuses, and what the machine lacks.
+
+    Converters refuse for whatever a library raises: a lack of memory or disk is told as such all the same.
+    """
+    for one in (error.__cause__, error):
+        if isinstance(one, MemoryError):
+            return {"kind": "memory", "message": "the memory ran out", "hint": ""}
+        if isinstance(one, OSError) and one.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return {"kind": "disk", "message": str(one), "hint": ""}
+    return error.told if isinstance(error, RefusalError) else None
 
 
 def _load(path: str) -> Any:

@@ -51,8 +51,7 @@ def convert(request: dict[str, Any], talk: Any) -> dict[str, Any]:
             found = _calibrated(quantizer, source, request.get("calibrate"), talk)
             quantizer.quantize(found).export_model(str(part), overwrite=True)
         except (ValueError, RuntimeError, NotImplementedError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise talk.refusal("kind", f"the quantizer refuses: {reason}") from error
+            raise talk.refusal("kind", f"the quantizer refuses: {talk.reason(error)}") from error
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

@@ -60,7 +60,7 @@ def _read(torch: Any, source: Path, talk: Any) -> Any:
     try:
         return torch.export.load(str(source))
     except Exception as error:  # archives, formulas and pickles fail in their own ways
-        raise talk.refusal("corrupt", f"the program cannot be read: {_first_line(error)}") from error
+        raise talk.refusal("corrupt", f"the program cannot be read: {talk.reason(error)}") from error
 
 
 def _output_names(torch: Any, program: Any) -> list[str]:
@@ -99,7 +99,7 @@ def _note(torch: Any, program: Any, outputs: list[str], path: Path, talk: Any) -
                 if isinstance(answer, torch.Tensor)
             }
     except Exception as error:  # whatever the program raises
-        raise talk.refusal("kind", f"the program does not run: {_first_line(error)}") from error
+        raise talk.refusal("kind", f"the program does not run: {talk.reason(error)}") from error
     np.savez(path, **noted)
 
 
@@ -151,7 +151,7 @@ def _converted(torch: Any, program: Any, outputs: list[str], talk: Any) -> Any:
         graph = torch.onnx.export(program, dynamo=True, opset_version=OPSET, output_names=outputs, verbose=False)
     except Exception as error:  # the exporter raises a dozen kinds, all of which mean that it cannot
         cause = error.__cause__ or error
-        raise talk.refusal("kind", f"the program cannot be exported to ONNX: {_first_line(cause)}") from error
+        raise talk.refusal("kind", f"the program cannot be exported to ONNX: {talk.reason(cause)}") from error
     known = {"", "ai.onnx"}
     foreign = sorted({node.domain for node in graph.model.graph if node.domain not in known})
     own = {function.domain for function in graph.model.functions.values()}
@@ -169,8 +169,3 @@ def _name_axes(graph: Any) -> None:
             if isinstance(number, str):
                 known.setdefault(number, f"{value.name}_{at}" if known or at else "batch")
                 value.shape[at] = known[number]
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -58,7 +58,7 @@ def _saved(tensorflow: Any, source: Path, wanted: str, talk: Any) -> tuple[Calla
     try:
         loaded = tensorflow.saved_model.load(str(source))
     except Exception as error:  # TensorFlow raises its own, Python's and those of protobuf
-        raise talk.refusal("corrupt", f"the SavedModel cannot be read: {_first_line(error)}") from error
+        raise talk.refusal("corrupt", f"the SavedModel cannot be read: {talk.reason(error)}") from error
     # What serves is offered once more under another name by Keras.
     names = [name for name in loaded.signatures if name != "serve"] or list(loaded.signatures)
     chosen = wanted or next((name for name in names if name == "serving_default"), names[0] if len(names) == 1 else "")
@@ -83,7 +83,7 @@ def _keras(tensorflow: Any, source: Path, wanted: str, talk: Any) -> tuple[Calla
     try:
         model = keras.saving.load_model(str(source), compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError, RuntimeError, AttributeError) as error:
-        text = _first_line(error)
+        text = talk.reason(error)
         foreign = any(word in str(error) for word in ("custom", "Lambda", "lambda", "safe_mode", "registered"))
         hint = "layers of one's own and Lambda layers are programs: export the model as a SavedModel" if foreign else ""
         kind = "kind" if foreign else "corrupt"
@@ -120,7 +120,7 @@ def _converted(tensorflow: Any, function: Any, inputs: dict[str, Any], talk: Any
     try:
         model, _ = tf2onnx.convert.from_function(placed, input_signature=specs, opset=OPSET)
     except Exception as error:  # the converter raises what comes
-        raise talk.refusal("kind", f"TensorFlow's graph cannot be converted: {_first_line(error)}") from error
+        raise talk.refusal("kind", f"TensorFlow's graph cannot be converted: {talk.reason(error)}") from error
     foreign = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
     if foreign:
         raise talk.refusal("kind", f"the graph has operators of {foreign[0]} that no runtime takes")
@@ -148,7 +148,7 @@ def _note(function: Any, inputs: dict[str, Any], path: Path, talk: Any) -> None:
             continue
         np.savez(path, **noted)
         return
-    raise talk.refusal("kind", f"the model takes none of the sizes {SIZES}: {_first_line(problem)}")
+    raise talk.refusal("kind", f"the model takes none of the sizes {SIZES}: {talk.reason(problem)}")
 
 
 def _made_up(np: Any, spec: Any, batch: int, size: int) -> Any:
@@ -162,8 +162,3 @@ def _made_up(np: Any, spec: Any, batch: int, size: int) -> Any:
 
 def _tensor(array: Any, spec: Any) -> Any:
     return importlib.import_module("tensorflow").constant(array, dtype=spec.dtype)
-
-
-def _first_line(error: BaseException | None) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -17,42 +17,33 @@ The answer: ``bytes`` (of both files), ``inputs``, ``outputs``, ``seconds``.
 from __future__ import annotations
 
 import importlib
-import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-ir: Any = importlib.import_module("openvino_from_onnx")  # beside this script
+ir: Any = importlib.import_module("openvino_ir")  # beside this script
 
 
 def convert(request: dict[str, Any], talk: Any) -> dict[str, Any]:
-    """Read, quantize, and put both files in their places once they are whole."""
-    start = time.monotonic()
-    openvino, nncf = importlib.import_module("openvino"), importlib.import_module("nncf")
+    """Read the graph, quantize it and write the IR."""
+    ways, how = {"weights": _weights, "ptq": _ptq}, request.get("how")
+    if how not in ways:
+        raise talk.refusal("option", f"there is no way {how!r}", f"known: {', '.join(ways)}")
+    answer: dict[str, Any] = ir.rewrite(request, talk, lambda model: _quantized(ways[how], model, request, talk))
+    return answer
+
+
+def _quantized(way: Callable[..., Any], model: Any, request: dict[str, Any], talk: Any) -> Any:
+    nncf = importlib.import_module("nncf")
     importlib.import_module("logging").getLogger("nncf").setLevel("ERROR")
-    ways, target = {"weights": _weights, "ptq": _ptq}, Path(request["target"])
-    if request.get("how") not in ways:
-        raise talk.refusal("option", f"there is no way {request.get('how')!r}", f"known: {', '.join(ways)}")
-    if target.suffix != ".xml":
-        raise talk.refusal("option", f"the target {target.name} must end in .xml")
-    talk.say("read the graph")
-    model = ir._read(openvino, Path(request["model"]), talk)
-    data = _dataset(nncf, ir._names(model.inputs), request.get("calibrate") or [], talk)
+    data = _dataset(nncf, ir.names(model.inputs), request.get("calibrate") or [], talk)
     talk.say(f"quantize: {request['how']}")
     refusals = (
         nncf.InternalError, nncf.UnsupportedModelError, nncf.ValidationError, nncf.ParameterNotSupportedError
     )  # fmt: skip
     try:
-        model = ways[request["how"]](nncf, model, data, request, talk)
+        return way(nncf, model, data, request, talk)
     except refusals as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise talk.refusal("kind", f"NNCF refuses: {reason}") from error
-    talk.say("write the IR")
-    ir._save(openvino, model, target, half=False)
-    size = target.stat().st_size + target.with_suffix(".bin").stat().st_size
-    return {
-        "bytes": size, "inputs": ir._names(model.inputs), "outputs": ir._names(model.outputs),
-        "seconds": round(time.monotonic() - start, 1),
-    }  # fmt: skip
+        raise talk.refusal("kind", f"NNCF refuses: {talk.reason(error)}") from error
 
 
 def _dataset(nncf: Any, names: list[str], texts: list[list[int]], talk: Any) -> Any:
@@ -60,7 +51,15 @@ def _dataset(nncf: Any, names: list[str], texts: list[list[int]], talk: Any) -> 
     unknown = sorted(set(names) - {"input_ids", "attention_mask", "token_type_ids"})
     if texts and unknown:
         raise talk.refusal("kind", f"only text encoders can be calibrated; this one takes {', '.join(unknown)}")
-    return nncf.Dataset(texts, lambda ids: ir._inputs(names, ids)) if texts else None
+    return nncf.Dataset(texts, lambda ids: _inputs(names, ids)) if texts else None
+
+
+def _inputs(names: list[str], ids: list[int]) -> dict[str, Any]:
+    """Return one text's inputs, without padding."""
+    np = importlib.import_module("numpy")
+    row = np.array([ids], dtype=np.int64)
+    made = {"input_ids": row, "attention_mask": np.ones_like(row), "token_type_ids": np.zeros_like(row)}
+    return {name: made[name] for name in names}
 
 
 def _ignored(nncf: Any, request: dict[str, Any]) -> Any:

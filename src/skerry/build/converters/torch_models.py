@@ -26,8 +26,7 @@ def load(torch: Any, folder: Path, output: str, talk: Any) -> Any:
             dtype=torch.float32, use_safetensors=True, output_loading_info=True,
         )  # fmt: skip
     except Exception as error:  # the libraries raise a dozen kinds, and all of them mean the same here
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise talk.refusal("corrupt", f"the weights in {folder} cannot be read: {reason}") from error
+        raise talk.refusal("corrupt", f"the weights in {folder} cannot be read: {talk.reason(error)}") from error
     missing = sorted(name for name in told["missing_keys"] if "pooler." not in name or output == "logits")
     if missing:
         raise talk.refusal("corrupt", f"the weights in {folder} lack {missing[0]}")
