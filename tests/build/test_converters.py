@@ -162,10 +162,19 @@ def onnx_file(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.mark.parametrize("how", ["none", "int8_weights", "int4_weights", "int8"])
-def test_openvino(how: str, onnx_file: Path, tmp_path: Path) -> None:
-    target, texts = tmp_path / "tiny.xml", [[2, 7, 9, 3], list(range(4, 16))]
-    answer = runner("openvino")("openvino_from_onnx.py", model=onnx_file, target=target, compress=how, calibrate=texts)
+@pytest.mark.parametrize(
+    ("script", "asked"),
+    [
+        ("openvino_from_onnx.py", {"half": True}),
+        ("openvino_quantize.py", {"how": "weights", "mode": "int8_sym"}),
+        ("openvino_quantize.py", {"how": "weights", "mode": "int4_sym"}),
+        ("openvino_quantize.py", {"how": "ptq", "calibrate": [[2, 7, 9, 3], list(range(4, 16))]}),
+    ],
+)
+def test_openvino(script: str, asked: dict, onnx_file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "tiny.xml"
+    answer = runner("openvino")(script, model=onnx_file, target=target, **asked)
+    assert answer["bytes"] == sum(path.stat().st_size for path in tmp_path.iterdir())
     assert answer["inputs"] == ["input_ids", "attention_mask", "token_type_ids"]
     assert kind_of(target) is OPENVINO and target.with_suffix(".bin").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.bin", "tiny.xml"]
@@ -179,10 +188,8 @@ def test_openvino_refuses(onnx_file: Path, tmp_path: Path) -> None:
         run("openvino_from_onnx.py", model=damaged, target=target)
     with pytest.raises(ModelMissingError):
         run("openvino_from_onnx.py", model=tmp_path / "absent.onnx", target=target)
-    with pytest.raises(SpecError, match="no compression"):
-        run("openvino_from_onnx.py", model=onnx_file, target=target, compress="int7")
-    with pytest.raises(SpecError, match="needs texts"):
-        run("openvino_from_onnx.py", model=onnx_file, target=target, compress="int8")
+    with pytest.raises(SpecError, match="must end in"):
+        run("openvino_from_onnx.py", model=onnx_file, target=tmp_path / "tiny.bin")
     assert not target.exists()
 
 

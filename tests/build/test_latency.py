@@ -16,6 +16,7 @@ from skerry.build.cache import Cache
 from skerry.build.figures import Estimate, Figures
 from skerry.build.latency.calibration import reference
 from skerry.build.latency.foresight import MARGIN, Foresight, is_far
+from skerry.build.latency.forms import chains
 from skerry.build.latency.rates import Rates, Sample, Table, fit, least_squares
 from skerry.build.latency.reading import read_workload
 from skerry.build.latency.way import Way, shape_of, way_of
@@ -98,8 +99,31 @@ def test_the_way_of_every_form_that_techniques_make_is_known(graph: Artifact, or
             continue
         step = Step(technique=name, version=1, settings={})
         way = way_of(msgspec.structs.replace(given_to, steps=(*given_to.steps, step)))
-        if name in {"export-onnx", "convert-litert"} or name.startswith(("onnx-", "openvino")):
+        if name in {"export-onnx", "convert-litert"} or name.startswith(("onnx-", "openvino", "nncf-")):
             assert way is not None, name
+
+
+def test_the_ways_of_openvino_are_those_that_rates_are_known_of(graph: Artifact) -> None:
+    known = reference().rates
+    for name, settings_of, key in (
+        ("openvino", {}, "fp32"), ("openvino", {"half": False}, "fp32"), ("nncf-weights", {}, "int8-weights"),
+        ("nncf-weights", {"bits": 4}, "int4-weights"), ("nncf-ptq", {}, "int8"),
+    ):  # fmt: skip
+        way = way_of(planned(graph, name, **settings_of))
+        assert way is not None
+        assert way.key == f"openvino/{key}"
+        assert way.key in known
+
+
+def test_every_form_of_the_calibration_has_a_way_and_all_rates_are_of_such_forms(graph: Artifact) -> None:
+    known, keys = techniques(), set()
+    for those in chains((8, 16)).values():
+        for chain in those:
+            steps = tuple(Step(technique=name, version=known[name].version, settings=told) for name, told in chain)
+            way = way_of(msgspec.structs.replace(graph, steps=steps))
+            assert way is not None, chain
+            keys.add(way.key)
+    assert keys >= set(reference().rates)
 
 
 def test_a_step_from_elsewhere_gives_no_way(graph: Artifact) -> None:
@@ -221,6 +245,16 @@ def test_a_form_is_foreseen_before_it_is_made_and_weighs_what_was_foreseen(tmp_p
         assert foreseen.size_bytes == pytest.approx(small.size_with_tokenizer, rel=0.1), name
 
 
+def test_halves_take_half_the_disk_and_as_long_as_what_they_are_widened_to(graph: Artifact, tmp_path: Path) -> None:
+    seer = foresight(graph, tmp_path)
+    whole, half = (seer.foresee(planned(graph, "openvino", half=half)) for half in (False, True))
+    assert whole is not None
+    assert half is not None
+    assert half.latency_p50_ms == pytest.approx(whole.latency_p50_ms, rel=0.01)
+    weights = whole.size_bytes - (graph.size_with_tokenizer - graph.size)
+    assert whole.size_bytes - half.size_bytes == pytest.approx(weights / 2)
+
+
 def test_what_the_given_model_took_corrects_all_predictions(graph: Artifact, tmp_path: Path) -> None:
     seer = foresight(graph, tmp_path)
     before = seer.foresee(planned(graph, "onnx-dynamic"))
@@ -247,7 +281,7 @@ def test_what_misses_a_limit_by_far_is_hopeless_and_says_the_figures(graph: Arti
     assert fast is not None
     seer = foresight(graph, tmp_path, memory=Size(fast.peak_bytes * 0.99))  # type: ignore[operator]
     assert seer.hopeless(planned(graph, "onnx-dynamic")) is None  # within the margin
-    why = seer.hopeless(planned(graph, "openvino", compress="int8"))
+    why = seer.hopeless(planned(graph, "nncf-ptq"))
     assert why is not None
     assert why.by == "prediction"
     assert "peak memory predicted at" in why.reason

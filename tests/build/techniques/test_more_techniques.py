@@ -12,6 +12,7 @@ import pytest
 
 from skerry.build import toolchain
 from skerry.build.artifact import Artifact
+from skerry.build.search import SETTINGS
 from skerry.build.technique import Workbench, techniques
 from skerry.build.techniques import convert_tensorrt
 from skerry.build.techniques.convert_tensorrt import TensorRtSettings, built, shapes
@@ -133,13 +134,34 @@ def test_ptq_spares_the_layers_that_lose_most(
 
 def test_without_texts_only_weights_are_rounded(exported: Artifact, fast: Workbench) -> None:
     bare = msgspec.structs.replace(fast, texts=())
-    assert [one["bits"] for one in techniques()["nncf-weights"]().candidates(exported, bare)] == [8]
+    found = techniques()["nncf-weights"]().candidates(exported, bare)
+    assert [one["bits"] for one in found] == [8, 4, 4] and {one["scales"] for one in found} == {"weights"}
     assert techniques()["nncf-ptq"]().candidates(exported, bare) == []
 
 
 def test_a_model_of_tensors_is_not_calibrated_on_texts(exported: Artifact) -> None:
     tensors = msgspec.structs.replace(exported, task="tensors")
     assert "takes none" in techniques()["nncf-ptq"]().refuses(tensors)
+
+
+def test_of_eight_bits_and_four_the_first_are_tried(exported: Artifact, fast: Workbench) -> None:
+    found = techniques()["nncf-weights"]().candidates(exported, fast)[:SETTINGS]
+    assert [one["bits"] for one in found] == [8, 4, 4, 4]
+    assert {one["scales"] for one in found[1:]} == {"texts"} and found[-1]["embeddings"]
+
+
+@pytest.mark.parametrize("name", ["nncf-weights", "nncf-ptq"])
+def test_every_candidate_of_nncf_answers_nearly_as_before(
+    name: str, exported: Artifact, real: Workbench, tmp_path: Path
+) -> None:
+    require(name)
+    before, candidates = vectors(exported, LINES), techniques()[name]().candidates(exported, real)
+    for number, settings in enumerate(candidates):
+        (tmp_path / str(number)).mkdir()
+        made = techniques()[name]().apply(exported, settings, real, tmp_path / str(number))
+        alike = float((vectors(made, LINES) * before).sum(axis=1).mean())
+        assert alike > (0.9 if settings.get("bits") == 4 else 0.99), settings
+    assert len(candidates) >= 3
 
 
 def test_scales_from_texts_lose_less(exported: Artifact, real: Workbench, tmp_path: Path) -> None:
@@ -159,6 +181,7 @@ def test_scales_from_texts_lose_less(exported: Artifact, real: Workbench, tmp_pa
         ({"how": "guess"}, r"(?s)no way 'guess'.*weights, ptq"),
         ({"how": "weights", "mode": "int7"}, r"(?s)no mode 'int7'.*int4_asym"),
         ({"how": "ptq"}, "needs texts to calibrate on"),
+        ({"how": "weights", "target": "model.bin"}, "must end in .xml"),
     ],
 )
 def test_the_converter_refuses(asked: dict, match: str, exported: Artifact, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from skerry.build.progress import Progress
 from skerry.build.technique import Workbench, techniques
 from skerry.spec.errors import DependencyError, ModelError
 
-VERSION = 1
+VERSION = 2
 """Counts changes of what is made, so that older forms are not used."""
 
 _Chain = tuple[tuple[str, dict[str, Any]], ...]
@@ -37,10 +37,10 @@ def chains(lengths: Sequence[int]) -> dict[str, tuple[_Chain, ...]]:
             (_EXPORT, ("onnx-fp16", {})),
         ),
         "openvino": (
-            (_EXPORT, ("openvino", {"compress": "fp32"})),
-            (_EXPORT, ("openvino", {"compress": "int8-weights"})),
-            (_EXPORT, ("openvino", {"compress": "int4-weights"})),
-            (_EXPORT, ("openvino", {"compress": "int8", "texts": 24})),
+            (_EXPORT, ("openvino", {"half": False})),
+            (_EXPORT, ("nncf-weights", {"bits": 8, "zeros": False})),
+            (_EXPORT, ("nncf-weights", {"bits": 4, "zeros": False})),
+            (_EXPORT, ("nncf-ptq", {"texts": 24})),
         ),
         "litert": (
             (convert,),
@@ -88,15 +88,11 @@ def _made(
     planned = msgspec.structs.replace(artifact, steps=(*artifact.steps, step))
 
     def make(folder: Path) -> dict[str, Any]:
-        made = technique.apply(artifact, settings, bench, folder)
-        return {
-            "form": made.form, "file": made.file, "files": list(made.files), "dimension": made.dimension,
-            "max_tokens": made.max_tokens,
-        }  # fmt: skip
+        made: Artifact = technique.apply(artifact, settings, bench, folder)
+        return made.noted()
 
     try:
         entry = cache.entry({"step": "encoder-form", "version": VERSION, **planned.key}, make)
     except (ModelError, DependencyError):
         return None
-    facts = {**entry.note.facts, "files": tuple(entry.note.facts["files"])}
-    return msgspec.structs.replace(planned, folder=entry.folder, **facts)
+    return planned.found(entry.folder, entry.note.facts)

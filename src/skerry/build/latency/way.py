@@ -25,6 +25,10 @@ TABLE_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.02, "int4": 0.58}
 """The same for each number of an embedding table."""
 
 
+_WIDENED = {"openvino/fp16": "openvino/fp32"}
+"""Ways that run as others do, since OpenVINO widens weights of 16 bits when it loads them."""
+
+
 class Way(msgspec.Struct, frozen=True, kw_only=True):
     """How a form runs.
 
@@ -50,7 +54,8 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """The name of its rates."""
-        return f"{self.runtime}/{self.precision}"
+        name = f"{self.runtime}/{self.precision}"
+        return _WIDENED.get(name, name)
 
     def padded(self, tokens: int) -> int:
         """Return the length at which a text of so many tokens is computed; the last one cuts it."""
@@ -126,11 +131,8 @@ def _half(step: Step, before: Way | None) -> Way:
 
 
 def _openvino(step: Step, before: Way | None) -> Way:
-    compress = str(step.settings.get("compress", "int8-weights"))
-    small = step.settings.get("embeddings") and compress == "int4-weights"
-    table = "int4" if small else compress if compress.startswith("fp") else "int8"
-    precision = PLAIN if compress == "fp16" else compress  # widened to 32 bits at load
-    return Way(runtime="openvino", precision=precision, table=table, spared=frozenset(step.settings.get("exclude", ())))
+    held = "fp16" if step.settings.get("half", True) else PLAIN
+    return Way(runtime="openvino", precision=held, table=held)
 
 
 def _nncf_weights(step: Step, before: Way | None) -> Way:

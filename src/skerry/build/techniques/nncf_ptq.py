@@ -1,7 +1,7 @@
 """``nncf-ptq``: an ONNX graph as OpenVINO's IR in int8, by NNCF's post-training quantization on the user's texts.
 
-Inputs of layers get constant scales. Beside ``openvino`` with ``compress: int8``, the strength of smoothing can be set,
-and the layers that lose most, found by :mod:`skerry.build.techniques.sensitivity`, are left out.
+Inputs of layers get constant scales. The layers that lose most, found by
+:mod:`skerry.build.techniques.sensitivity`, can be left out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``nncf-weights``: an ONNX graph as OpenVINO's IR with weights of 8 or 4 bits, by NNCF's weight compression.
 
-Beside ``openvino``, whose weights are rounded by their own numbers alone, scales of 4 bits can be those with which the
-layers' answers to the user's texts change least, and the layers that keep 8 bits those whose inputs vary most.
+Weights are rounded by their own numbers alone, or scales of 4 bits are those with which the layers' answers to the
+user's texts change least, and the layers that keep 8 bits those whose inputs vary most.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class NncfWeights:
 
     name: ClassVar[str] = "nncf-weights"
     kind: ClassVar[Kind] = "quantize"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     summary: ClassVar[str] = "OpenVINO's IR with int8 or int4 weights by NNCF, int4 scales fitted on the user's texts"
     toolchain: ClassVar[str | None] = "openvino"
     makes: ClassVar[Form] = "openvino"
@@ -62,15 +62,15 @@ class NncfWeights:
         return refuses_onnx(artifact)
 
     def candidates(self, artifact: Artifact, workbench: Workbench) -> list[dict[str, Any]]:
-        """Return 8 bits, then 4 bits fitted on the texts; those that keep the most come first."""
+        """Return 8 bits, then 4 bits, fitted on the texts where there are some; those that keep the most come first."""
         require_accepted(self.refuses(artifact), self.name)
-        tried = [WeightSettings()]
-        if workbench.texts and artifact.task != "tensors":
-            tried += [
-                WeightSettings(bits=4, scales="texts", ratio=0.6), WeightSettings(bits=4, scales="texts"),
-                WeightSettings(bits=4, scales="texts", embeddings=True),
-            ]  # fmt: skip
-        return [plain(one) for one in tried]
+        plain_scales = [WeightSettings(bits=4), WeightSettings(bits=4, embeddings=True)]
+        fitted = [
+            WeightSettings(bits=4, scales="texts", ratio=0.6), WeightSettings(bits=4, scales="texts"),
+            WeightSettings(bits=4, scales="texts", embeddings=True),
+        ]  # fmt: skip
+        has_texts = bool(workbench.texts) and artifact.task != "tensors"
+        return [plain(one) for one in (WeightSettings(), *(fitted if has_texts else plain_scales))]
 
     def apply(self, artifact: Artifact, settings: dict[str, Any], workbench: Workbench, target: Path) -> Artifact:
         """Convert and compress; seconds, and a minute with scales from texts."""
