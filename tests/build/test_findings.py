@@ -7,10 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from skerry.build import wording
 from skerry.build.documents import documents
 from skerry.build.figures import Estimate, Figures
 from skerry.build.findings import (
     Baseline,
+    Candidate,
     Failed,
     Findings,
     Measured,
@@ -36,6 +38,20 @@ def test_the_chosen_one_comes_first_and_the_others_in_the_order_of_the_search() 
     assert ranked(found)[0].chosen
     assert [each.name for each in ranked(found) if each.ladder_step == 0] == [found.chosen]
     assert len(failures(found)) == 4
+
+
+def test_a_trial_that_met_a_busy_machine_does_not_change_the_order() -> None:
+    found = sample()
+
+    def slowed(each: Candidate) -> Candidate:
+        if not isinstance(each.outcome, Measured) or each.name != ranked(found)[1].name:
+            return each
+        figures = msgspec.structs.replace(each.outcome.figures, latency_p50_ms=Estimate.exact(1e4))
+        return msgspec.structs.replace(each, outcome=msgspec.structs.replace(each.outcome, figures=figures))
+
+    changed = msgspec.structs.replace(found, candidates=tuple(map(slowed, found.candidates)))
+    assert changed != found
+    assert [each.name for each in ranked(changed)] == [each.name for each in ranked(found)]
 
 
 @pytest.mark.parametrize("change", [{"chosen": "nobody"}, {"front": ("nobody",)}, {"ladder": ("tensorrt-fp16",)}])
@@ -131,3 +147,21 @@ def test_whoever_follows_the_advice_gets_a_budget_that_is_kept(rows: dict[str, t
 def test_a_written_limit_is_hardly_more_than_needed(seconds: float, octets: float) -> None:
     assert seconds <= Duration.parse(written("latency_p99", seconds)) <= seconds * 1.021
     assert octets <= Size.parse(written("memory", octets)) <= octets * 1.021
+
+
+@given(st.floats(1e-300, 1e300))
+def test_a_written_quality_keeps_what_it_is_written_for(quality: float) -> None:
+    limit = "quality (perplexity)"
+    assert quality <= float(written(limit, quality)) <= quality * 1.011
+    assert quality >= float(written(limit, quality, at_least=True)) >= quality / 1.011
+    assert float(written(limit, -quality, at_least=True)) <= -quality <= float(written(limit, -quality))
+    assert len(written(limit, quality)) < 12
+
+
+def test_a_perplexity_gone_astray_is_told_in_few_digits() -> None:
+    budget = Budget(quality=Quality(metric="perplexity", max=30))
+    figures = msgspec.structs.replace(sample().baseline.figures, quality={"perplexity": Estimate.exact(2.7e43)})
+    (miss,) = near_misses({"astray": verdict(budget, figures)})
+    assert "perplexity from 30.000 to 2.71e+43" in wording.advice(miss)
+    assert wording.share(2.7e43) == "2.7e+43"
+    assert (wording.share(0.0), wording.share(0.00021), wording.share(-0.5)) == ("0.000", "0.00021", "-0.500")

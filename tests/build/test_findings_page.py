@@ -9,8 +9,9 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from skerry.build.findings import Findings, ranked
+from skerry.build.findings import Candidate, Findings, Measured, ranked
 from skerry.build.page import render
+from skerry.build.verdict import verdict
 from skerry.build.wording import visible
 from tests.build.findings_strategy import FINDINGS
 from tests.build.sample_findings import HOPELESS, sample
@@ -155,6 +156,28 @@ def test_the_limits_and_both_marks_are_drawn() -> None:
     assert wide.count('class="bubble baseline"') == 1
     assert wide.count('class="bubble ') == 26
     assert "whisker chosen" in wide
+
+
+def test_a_baseline_of_unknown_quality_is_not_drawn_as_if_it_were_perfect() -> None:
+    found = sample()
+    figures = msgspec.structs.replace(found.baseline.figures, quality={})
+    unknown = msgspec.structs.replace(found, baseline=msgspec.structs.replace(found.baseline, figures=figures))
+    assert 'class="bubble baseline' in render(found).decode()
+    assert 'class="bubble baseline' not in render(unknown).decode()
+
+
+def test_a_winner_that_misses_the_budget_when_it_is_measured_again_is_not_called_the_nearest() -> None:
+    def missing(each: Candidate) -> Candidate:
+        if each.name != found.chosen:
+            return each
+        assert isinstance(each.outcome, Measured)
+        lines = verdict(HOPELESS, each.outcome.figures)
+        return msgspec.structs.replace(each, outcome=msgspec.structs.replace(each.outcome, lines=lines))
+
+    found = sample()
+    changed = msgspec.structs.replace(found, candidates=tuple(map(missing, found.candidates)))
+    assert "does not keep the budget where it was measured again" in render(changed).decode()
+    assert "Nothing keeps the budget" in render(sample(HOPELESS)).decode()
 
 
 def test_where_less_is_better_the_least_stands_at_the_top() -> None:

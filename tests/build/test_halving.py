@@ -142,6 +142,21 @@ def test_less_is_better_where_mistakes_are_counted() -> None:
     assert miss.relaxations[0].written == "60"
 
 
+def test_a_limit_below_zero_is_missed_by_more_the_farther_away() -> None:
+    metric = "mine:likelihood"
+    scores = {"good": -0.4, "near": -0.6, "far": -2.0}
+    results = {
+        name: msgspec.structs.replace(figures(1.0, 5.0), quality={metric: Estimate.exact(score)})
+        for name, score in scores.items()
+    }
+    for sign, budget in (
+        (1, Budget(quality=Quality(metric=metric, min=-0.5))), (-1, Budget(quality=Quality(metric=metric, max=-0.5))),
+    ):  # fmt: skip
+        excesses = [verdict(budget, each)[0].excess for each in results.values()]
+        assert excesses == pytest.approx([0.0, 0.2, 3.0] if sign > 0 else [0.2, 0.0, 0.0])
+    assert order(results, Budget(quality=Quality(metric=metric, min=-0.5)), metric) == ["good", "near", "far"]
+
+
 @given(POINTS)
 def test_a_front_of_mistakes_is_that_of_what_was_right(results: dict[str, Figures]) -> None:
     def turned(one: Figures) -> Figures:

@@ -9,7 +9,7 @@ import msgspec
 
 from skerry.build.artifact import Step
 from skerry.build.figures import Estimate, Figures
-from skerry.build.halving import worth
+from skerry.build.halving import merit
 from skerry.build.relaxation import NearMiss
 from skerry.build.verdict import Line, total_excess, verdict
 from skerry.spec.budget import Budget
@@ -53,7 +53,7 @@ class Measured(Outcome, frozen=True, kw_only=True, tag="measured"):
     predicted: tuple[FigureName, ...] = ()
 
     def __post_init__(self) -> None:
-        if strange := _not_finite(self.figures):
+        if strange := not_finite(self.figures):
             raise ValueError(f"{strange} is no finite number")
 
     @property
@@ -81,12 +81,12 @@ def outcome_of(
     figures: Figures, budget: Budget, *, rung: int = 1, predicted: tuple[FigureName, ...] = ()
 ) -> Measured | Failed:
     """Hold figures against a budget; one that is no finite number (vectors with NaN give such) is a failure."""
-    if strange := _not_finite(figures):
+    if strange := not_finite(figures):
         return Failed(kind="wrong answers", reason=f"{strange} is no finite number", rung=rung)
     return Measured(figures=figures, lines=verdict(budget, figures), rung=rung, predicted=predicted)
 
 
-def _not_finite(figures: Figures) -> str:
+def not_finite(figures: Figures) -> str:
     """Return the name of a figure that JSON could not hold; empty where all are sound."""
     for name in figures.__struct_fields__:
         value = getattr(figures, name)
@@ -125,7 +125,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     predicted: tuple[FigureName, ...] = ()
 
     def __post_init__(self) -> None:
-        if strange := _not_finite(self.figures):
+        if strange := not_finite(self.figures):
             raise ValueError(f"{strange} of the baseline is no finite number")
 
 
@@ -267,13 +267,9 @@ def ranked(findings: Findings) -> list[Ranked]:
 
     def key(pair: tuple[Candidate, Measured]) -> tuple[bool, float, float, float, str]:
         candidate, measured = pair
-        return (
-            candidate.name != findings.chosen,
-            total_excess(measured.lines),
-            measured.figures.latency_p50_ms.value,
-            -worth(measured.figures, findings.metric, lower=findings.lower_is_better),
-            candidate.name,
-        )
+        excess, lower = total_excess(measured.lines), findings.lower_is_better
+        standing = merit(measured.figures, excess, findings.metric, lower=lower)
+        return candidate.name != findings.chosen, *standing, candidate.name
 
     pairs = [(each, each.outcome) for each in findings.candidates if isinstance(each.outcome, Measured)]
     return [

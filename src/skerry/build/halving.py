@@ -48,10 +48,14 @@ def order(results: Mapping[str, Figures], budget: Budget, metric: str) -> list[s
 
     def key(name: str) -> tuple[float, float, float, str]:
         figures = results[name]
-        excess = total_excess(verdict(budget, figures))
-        return excess, -figures.speedup.value, -worth(figures, metric, lower=lower), name
+        return *merit(figures, total_excess(verdict(budget, figures)), metric, lower=lower), name
 
     return sorted(results, key=key)
+
+
+def merit(figures: Figures, excess: float, metric: str, *, lower: bool = False) -> tuple[float, float, float]:
+    """Return what candidates are sorted by, the best first; ``excess`` is by how much the budget is missed."""
+    return excess, -figures.speedup.value, -worth(figures, metric, lower=lower)
 
 
 def choice(results: Mapping[str, Figures], budget: Budget, metric: str) -> str:

@@ -83,16 +83,28 @@ def relaxations(lines: tuple[Line, ...]) -> tuple[Relaxation, ...]:
 def written(limit: str, value: float, *, at_least: bool = False) -> str:
     """Return a limit as the pipeline file has it, rounded to three digits to the side on which ``value`` keeps it."""
     if limit not in _UNITS:
-        rounding = ROUND_FLOOR if at_least else ROUND_CEILING
-        return _plain(Decimal(value).quantize(Decimal("0.001"), rounding))
+        return _quality(_rounded(Decimal(value), ROUND_FLOOR if at_least else ROUND_CEILING))
     kind, units = _UNITS[limit]
     unit = max((each for each in units if kind.factors[each] <= value), key=kind.factors.__getitem__, default=units[0])
     number = Decimal(value) / Decimal(str(kind.factors[unit]))
-    step = Decimal(1).scaleb(number.adjusted() - _DIGITS + 1)
-    rounded = number.quantize(step, ROUND_CEILING)
+    rounded = _rounded(number, ROUND_CEILING)
     if kind.parse(f"{_plain(rounded)}{unit}") < value:  # the product of two floats may fall short by its last bit
-        rounded += step
+        rounded += _step(number)
     return f"{_plain(rounded)} {unit}"
+
+
+def _rounded(number: Decimal, rounding: str) -> Decimal:
+    return number.quantize(_step(number), rounding)
+
+
+def _step(number: Decimal) -> Decimal:
+    """Return the worth of the last digit that is kept."""
+    return Decimal(1).scaleb(number.adjusted() - _DIGITS + 1)
+
+
+def _quality(number: Decimal) -> str:
+    """Write a quality; a perplexity may be beyond all reading, and a user's own metric of any size."""
+    return _plain(number) if -6 <= number.adjusted() <= 9 else f"{number:.{_DIGITS - 1}e}"
 
 
 def _plain(number: Decimal) -> str:

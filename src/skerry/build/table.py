@@ -78,7 +78,7 @@ def _figures(of: Ranked | Baseline, metric: str) -> list[str]:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the rows as lines; the last column is not padded."""
-    cells = [[_cut(_one_line(cell)) for cell in row[:-1]] + [_one_line(row[-1])] for row in rows]
+    cells = [[wording.cut(_one_line(cell), _MOST_NAME) for cell in row[:-1]] + [_one_line(row[-1])] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]) - 1)]
     return [
         "  ".join(
@@ -92,10 +92,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in cells
     ]
-
-
-def _cut(cell: str) -> str:
-    return cell if len(cell) <= _MOST_NAME else cell[: _MOST_NAME - 1] + "…"
 
 
 def _legend(findings: Findings, left_out: int) -> str:

@@ -85,7 +85,7 @@ def _line(limit: str, must: float, found: Estimate | None, *, at_least: bool = F
 
 def _excess(value: float, must: float, at_least: bool) -> float:
     gap = must - value if at_least else value - must
-    return min(max(0.0, gap) / must, _MOST_EXCESS) if must else float(gap > 0)
+    return min(max(0.0, gap) / abs(must), _MOST_EXCESS) if must else float(gap > 0)
 
 
 def _scaled(estimate: Estimate, factor: float) -> Estimate:

@@ -19,6 +19,11 @@ def visible(text: str) -> str:
     return _UNSEEN.sub("\ufffd", text)
 
 
+def cut(text: str, most: int) -> str:
+    """Shorten a text to ``most`` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def milliseconds(value: float | None) -> str:
     """Write a time given in milliseconds: ``850 µs``, ``1.23 ms``, ``4.5 s``."""
     if value is None or not math.isfinite(value):
@@ -40,8 +45,10 @@ def octets(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """Write a quality: ``0.971``."""
-    return NOTHING if value is None or not math.isfinite(value) else f"{value:.3f}"
+    """Write a quality: ``0.971``; one of another size, such as a perplexity gone astray, with three digits."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return f"{value:.3f}" if not value or 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def times(value: float | None) -> str:

@@ -10,7 +10,7 @@ import msgspec
 
 from skerry.build import wording
 from skerry.build.figures import Estimate, Figures
-from skerry.build.findings import Findings, Ranked, ranked
+from skerry.build.findings import Baseline, Findings, Measured, ranked
 from skerry.build.page.label import Box, place_labels, text_box
 from skerry.build.page.markup import Markup, element, joined
 from skerry.build.page.scale import Scale, linear, logarithmic
@@ -108,37 +108,30 @@ def _latency(figures: Figures, which: str) -> Estimate:
 
 def _points(findings: Findings, which: str) -> list[Point]:
     """Return what can be placed; what matters lies on top, and small ones on large ones."""
-    made = [_candidate_point(each, findings.metric, which) for each in ranked(findings)]
-    baseline = findings.baseline
-    quality = baseline.figures.quality.get(findings.metric, Estimate.exact(1.0))
-    made.append(
-        Point(
-            name=baseline.name, rank=0, latency=_latency(baseline.figures, which), quality=quality,
-            size_bytes=baseline.figures.size_bytes, role="baseline",
-            told=_told(f"baseline: {baseline.name}", _latency(baseline.figures, which), quality, baseline.figures),
-        )
-    )  # fmt: skip
+    made = [_point(findings.baseline.name, 0, findings.baseline, "baseline", findings.metric, which)]
+    for each in ranked(findings):
+        role: Role = "chosen" if each.chosen else "front" if each.on_front else "other"
+        point = _point(each.name, each.rank, each.measured, role, findings.metric, which, on_front=each.on_front)
+        made.append(point)
     placed = [point for point in made if point is not None and _drawable(point)]
     return sorted(placed, key=lambda point: (_LAYERS[point.role], -point.size_bytes, point.rank))
 
 
-def _candidate_point(each: Ranked, metric: str, which: str) -> Point | None:
-    figures = each.measured.figures
+def _point(
+    name: str, rank: int, told: Measured | Baseline, role: Role, metric: str, which: str, *, on_front: bool = False
+) -> Point | None:
+    """Return what was told of a candidate or of the baseline as a point; ``None`` where its quality is not known."""
+    figures, latency = told.figures, _latency(told.figures, which)
     quality = figures.quality.get(metric)
     if quality is None:
         return None
-    latency = _latency(figures, which)
-    role: Role = "chosen" if each.chosen else "front" if each.on_front else "other"
-    predicted = bool({"quality", f"latency_{which}_ms"} & set(each.measured.predicted))
-    return Point(
-        name=each.name, rank=each.rank, latency=latency, quality=quality, size_bytes=figures.size_bytes, role=role,
-        on_front=each.on_front, predicted=predicted, told=_told(f"{each.rank}. {each.name}", latency, quality, figures),
-    )  # fmt: skip
-
-
-def _told(name: str, latency: Estimate, quality: Estimate, figures: Figures) -> str:
+    head = f"{rank}. {name}" if rank else f"baseline: {name}"
     shown = f"{wording.milliseconds(latency.value)}, quality {wording.share(quality.value)}"
-    return f"{name}\n{shown}, {wording.octets(figures.size_bytes)}"
+    return Point(
+        name=name, rank=rank, latency=latency, quality=quality, size_bytes=figures.size_bytes, role=role,
+        on_front=on_front, predicted=bool({"quality", f"latency_{which}_ms"} & set(told.predicted)),
+        told=f"{head}\n{shown}, {wording.octets(figures.size_bytes)}",
+    )  # fmt: skip
 
 
 def _drawable(point: Point) -> bool:
@@ -224,11 +217,8 @@ def _grid(axes: Axes, metric: str, which: str) -> Markup:
     middle = (frame.left + frame.width - frame.right) / 2
     axis = f"latency {which} per item"
     drawn.append(element("text", axis, x=middle, y=frame.height - 8, text_anchor="middle", class_="axis"))
-    drawn.append(
-        element(
-            "text", f"↑ {_cut(metric, 30)}{', less is better' if axes.upside_down else ''}", x=4, y=14, class_="axis"
-        )
-    )
+    upwards = f"↑ {wording.cut(metric, 30)}{', less is better' if axes.upside_down else ''}"
+    drawn.append(element("text", upwards, x=4, y=14, class_="axis"))
     return element("g", *drawn, aria_hidden="true")
 
 
@@ -322,7 +312,7 @@ def _texts(points: Sequence[Point], axes: Axes, limits: dict[str, float]) -> lis
     words, taken = _words(axes, limits, list(boxes.values()))
     most = 34 if axes.frame is WIDE else 16
     named = sorted((p for p in points if p.role != "other"), key=lambda p: (p.role == "front", p.rank))
-    texts = {p.rank: _cut(f"baseline: {p.name}" if p.role == "baseline" else p.name, most) for p in named}
+    texts = {p.rank: wording.cut(f"baseline: {p.name}" if p.role == "baseline" else p.name, most) for p in named}
     left, right, top, bottom = axes.frame.edges
     important = {p.rank for p in named if p.role != "front"}
     placed = place_labels(texts, important, boxes, taken, Box(left, top, right, bottom))
@@ -352,8 +342,3 @@ def _legend(points: Sequence[Point], limits: dict[str, float]) -> list[Markup]:
         "numbers lead to the table."
     )
     return [element("span", *swatches, class_="legend"), element("span", text, class_="note")]
-
-
-def _cut(text: str, most: int) -> str:
-    """Shorten a text to ``most`` characters."""
-    return text if len(text) <= most else text[: most - 1] + "…"

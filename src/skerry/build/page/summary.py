@@ -32,7 +32,10 @@ def verdict_sentence(findings: Findings, best: Ranked | None) -> list[Markup | s
         return [chosen, f" was chosen; the budget names no limit. {len(findings.candidates)} candidates: {counts}."]
     if _keeps(best):
         return [chosen, f" keeps every line of the budget. {len(findings.candidates)} candidates: {counts}."]
-    return ["Nothing keeps the budget. The nearest is ", chosen, f". {len(findings.candidates)} candidates: {counts}."]
+    ending = f". {len(findings.candidates)} candidates: {counts}."
+    if any(map(_keeps, ranked(findings))):  # it kept the budget as well, on what it was chosen by
+        return [chosen, " was chosen, and does not keep the budget where it was measured again", ending]
+    return ["Nothing keeps the budget. The nearest is ", chosen, ending]
 
 
 def warnings(findings: Findings) -> Markup | None:
