@@ -131,6 +131,20 @@ def test_groups_of_a_killed_build_are_removed() -> None:
     second.close()
 
 
+def test_a_group_is_removed_when_its_making_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*words: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    first = open_memory_group(64 * MIB)
+    if first is None:
+        pytest.skip("no control group may be made here: it needs root, or a delegated memory controller")
+    first.close()
+    monkeypatch.setattr(limits.subprocess, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_memory_group(64 * MIB)
+    assert not list(first.folder.parent.glob(f"skerry-trial-{os.getpid()}-*"))
+
+
 def test_a_child_confines_itself() -> None:
     if sys.platform != "linux":
         pytest.skip("only Linux knows all of it")

@@ -205,6 +205,9 @@ def _made(tree: Tree, group: Group, memory_bytes: int) -> MemoryGroup | None:
     except OSError:
         made.close()
         return None
+    except BaseException:
+        made.close()
+        raise
     if entered.returncode:
         made.close()
         return None

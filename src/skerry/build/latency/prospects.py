@@ -8,7 +8,7 @@ from skerry.build.artifact import Artifact
 from skerry.build.cache import Cache
 from skerry.build.contender import Failure
 from skerry.build.figures import Figures, plain
-from skerry.build.findings import FigureName
+from skerry.build.findings import FigureName, not_finite
 from skerry.build.halving import RUNGS, Rung
 from skerry.build.latency.calibration import calibrated, reference
 from skerry.build.latency.foresight import MARGIN, UNCALIBRATED_MARGIN, Foresight
@@ -45,8 +45,11 @@ class PlannedTrials:
         return self._reckoned(candidate, self._trials.run(candidate, rung, threads=threads, starts=starts))
 
     def baseline(self, rung: Rung, *, starts: int = 1) -> Figures | Failure:
-        """Measure the model as it was given."""
-        return self._reckoned(self._baseline, self._trials.baseline(rung, starts=starts))
+        """Measure the model as it was given; a figure that is no finite number is a failure."""
+        answer = self._reckoned(self._baseline, self._trials.baseline(rung, starts=starts))
+        if not isinstance(answer, Failure) and (strange := not_finite(plain(answer))):
+            return Failure(kind="error", reason=f"{strange} is no finite number")
+        return answer
 
     def correct(self) -> None:
         """Let the foresight know how long the model as it was given takes here: the shortest trial, and remembered."""
