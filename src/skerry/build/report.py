@@ -89,8 +89,9 @@ def _lines(budget: Budget, chosen: VariantReport, tokenizer_bytes: int) -> Itera
     figures = chosen.figures
     if budget.quality is not None:
         value = _quality(budget.quality.metric, figures)
-        must = f"{'<=' if budget.quality.lower_is_better else '>='} {budget.quality.limit:g}"
-        holds = None if value is None else value >= budget.quality.limit
+        worst, lower = budget.quality.limit, budget.quality.lower_is_better
+        must = f"{'<=' if lower else '>='} {worst:g}"
+        holds = None if value is None else value <= worst if lower else value >= worst
         yield BudgetLine(limit=f"quality ({budget.quality.metric})", must=must, value=value, holds=holds)
     measured: dict[str, float | None] = {
         "latency_p50": None if figures is None else figures.latency_p50_ms / 1e3,

@@ -51,14 +51,8 @@ REFERENCE = "reference.json"
 
 def calibrated(cache: Cache) -> Table | None:
     """Return the rates of this machine where it was calibrated, else ``None``."""
-
-    def make(folder: Any) -> dict[str, Any]:
-        raise _NotThereError
-
-    try:
-        return msgspec.convert(cache.entry(_key(), make).note.facts["table"], Table)
-    except _NotThereError:
-        return None
+    found = cache.find(_key())
+    return None if found is None else msgspec.convert(found.note.facts["table"], Table)
 
 
 def calibrate(cache: Cache, progress: Progress, usable: frozenset[str]) -> Table:
@@ -155,7 +149,3 @@ def _key() -> dict[str, Any]:
         "step": "calibration", "version": VERSION, "machine": machine_digest(),
         "tools": tool_versions(*RUNTIME_PACKAGES),
     }  # fmt: skip
-
-
-class _NotThereError(Exception):
-    """The cache has no calibration of this machine."""

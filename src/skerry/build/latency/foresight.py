@@ -120,7 +120,7 @@ class Foresight:
     def correct(self, measured: Figures) -> None:
         """Take into account what the model as it was given took here, in processor time for the mean text."""
         parts = self.parts(self._baseline)
-        if parts is not None and measured.cpu_ms:
+        if parts is not None and parts.total and measured.cpu_ms:
             self._correction = measured.cpu_ms / parts.total
 
     def parts(self, artifact: Artifact) -> Parts | None:

@@ -75,13 +75,16 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
             return max(0.0, sum(share * figure(each) for share, each in zip(shares, self.readings, strict=True)))
 
         dense = tuple(
-            msgspec.structs.replace(layer, rows=mixed(lambda each, place=place: each.dense[place].rows))  # type: ignore[misc]
-            for place, layer in enumerate(first.dense)
+            msgspec.structs.replace(layer, rows=mixed(_rows_at(place))) for place, layer in enumerate(first.dense)
         )
         return Work(
             tokens=tokens, kernels=mixed(lambda each: each.kernels), dense=dense, pairs=mixed(lambda each: each.pairs),
             heavy=mixed(lambda each: each.heavy), light=mixed(lambda each: each.light),
         )  # fmt: skip
+
+
+def _rows_at(place: int) -> Callable[[Work], float]:
+    return lambda each: each.dense[place].rows
 
 
 def reading_lengths(most: int) -> tuple[int, ...]:
