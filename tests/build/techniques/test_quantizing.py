@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry.build.artifact import Artifact
+from skerry.build.search import SETTINGS
 from skerry.build.technique import Workbench
+from skerry.build.techniques import onnx_dynamic
 from skerry.build.techniques.export_onnx import ExportOnnx
-from skerry.build.techniques.graph import Graph
-from skerry.build.techniques.integers import by_block, by_column, by_row
-from skerry.build.techniques.onnx_dynamic import OnnxDynamic, sums_saturate
+from skerry.build.techniques.graph import Graph, import_onnx
+from skerry.build.techniques.integers import by_block, by_column, by_row, sums_saturate
+from skerry.build.techniques.onnx_dynamic import OnnxDynamic
 from skerry.build.techniques.onnx_fp16 import OnnxHalf
 from skerry.build.techniques.onnx_static import OnnxStatic
 from skerry.build.techniques.onnx_weight_only import OnnxWeightOnly
@@ -23,6 +25,7 @@ from skerry.build.techniques.prune_ffn import PruneFfn
 from skerry.build.techniques.samples import Samples
 from skerry.build.techniques.sensitivity import sensitivities
 from skerry.build.techniques.smoothing import smooth
+from skerry.runtimes.onnxruntime import OnnxRuntime
 from skerry.spec.errors import ModelKindError, SpecError
 from skerry.testing.techniques import vectors
 
@@ -70,6 +73,47 @@ def test_fewer_bits_fit_into_sixteen() -> None:
 )
 def test_which_processors_saturate(instructions: tuple[str, ...], saturate: bool) -> None:
     assert sums_saturate(instructions) is saturate
+
+
+def test_where_sums_saturate_weights_of_seven_bits_are_tried(
+    exported: Artifact, workbench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reduced = {}
+    for saturate in (False, True):
+        monkeypatch.setattr(onnx_dynamic, "sums_saturate", lambda saturate=saturate: saturate)
+        tried = OnnxDynamic().candidates(exported, workbench)[:SETTINGS]
+        reduced[saturate] = [one["reduce_range"] for one in tried].count(True)
+    assert reduced == {False: 0, True: 1}
+
+
+def write_gemms(path: Path, names: list[str]) -> None:
+    """Write a graph of layers one behind the other, a ``Gemm`` for each name; an empty one is none."""
+    onnx = import_onnx()
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    arrays = [onnx.numpy_helper.from_array(weights(place, 4, 4), f"w{place}") for place in range(len(names))]
+    nodes = [
+        helper.make_node("Gemm", [f"x{place}", f"w{place}"], [f"x{place + 1}"], name=name)
+        for place, name in enumerate(names)
+    ]
+    ends = [helper.make_tensor_value_info(name, floats, ["rows", 4]) for name in ("x0", f"x{len(names)}")]
+    graph = helper.make_graph(nodes, "gemms", ends[:1], ends[1:], arrays)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+
+
+@pytest.mark.parametrize("names", [["MatMul_1", "", "x"], ["", "", "Gemm_0"], ["a", "b"]])
+def test_layers_without_a_name_get_one_of_their_own(names: list[str], tmp_path: Path) -> None:
+    write_gemms(tmp_path / "given.onnx", names)
+    graph = Graph(tmp_path / "given.onnx")
+    layers = graph.layers()
+    assert [layer.weight for layer in layers] == [f"w{place}" for place in range(len(names))]
+    assert len({layer.name for layer in layers}) == len(names)
+    graph.save(tmp_path / "made.onnx")
+    found = []
+    for name in ("given.onnx", "made.onnx"):
+        session = OnnxRuntime().load(tmp_path / name)
+        found.append(next(iter(session.run({"x0": weights(9, 3, 4)}).values())))
+        session.close()
+    np.testing.assert_allclose(*found, rtol=1e-5)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])

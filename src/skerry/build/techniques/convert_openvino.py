@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from skerry.build.artifact import Artifact, Form
 from skerry.build.technique import Kind, Workbench
-from skerry.build.techniques.onnx_dynamic import refuses_onnx
+from skerry.build.techniques.graph import refuses_onnx
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
 from skerry.build.techniques.toolchained import ask_converter
 

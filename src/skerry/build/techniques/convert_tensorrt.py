@@ -17,7 +17,7 @@ import msgspec
 
 from skerry.build.artifact import Artifact, Form
 from skerry.build.technique import Kind, Workbench
-from skerry.build.techniques.onnx_dynamic import refuses_onnx
+from skerry.build.techniques.graph import refuses_onnx
 from skerry.build.techniques.onnx_fp16 import OnnxHalf
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
 from skerry.runtimes.tensorrt import TensorRtRuntime, import_tensorrt

@@ -9,8 +9,12 @@ from typing import Any
 
 import msgspec
 
+from skerry.build.artifact import Artifact
 from skerry.spec.errors import DependencyError, ModelCorruptError, ModelKindError
 from skerry.spec.ports import Array
+
+FILE = "model.onnx"
+"""What techniques call the graph that they make."""
 
 CONTRIBUTED = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""
@@ -246,11 +250,12 @@ class Graph:
 
     def _split_gemm(self) -> None:
         """Make a multiplication and an addition of each ``Gemm`` with constant weights and no factors."""
-        instead = {}
+        nodes: list[Any] = []
         for number, node in enumerate(self.nodes):
             told = {one.name: one.f if one.name in {"alpha", "beta"} else one.i for one in node.attribute}
             plainly = told.get("alpha", 1.0) == 1.0 == told.get("beta", 1.0) and not told.get("transA")
             if node.op_type != "Gemm" or not plainly or not self._is_float(node.input[1], 2):
+                nodes.append(node)
                 continue
             node.name = node.name or f"Gemm_{number}"
             weight, product = node.input[1], node.output[0]
@@ -260,17 +265,27 @@ class Graph:
             if len(node.input) > 2 and node.input[2]:
                 product = f"{product}_product"
                 parts = [self.node("Add", [product, node.input[2]], node.output, name=f"{node.name}/Add")]
-            instead[node.name] = [self.node("MatMul", [node.input[0], weight], [product], name=node.name), *parts]
-        if instead:
-            self.replace(instead)
+            nodes += [self.node("MatMul", [node.input[0], weight], [product], name=node.name), *parts]
+        self._set_nodes(nodes)
 
     def _name_nodes(self) -> None:
         """Give every node a name of its own; old exporters give none."""
+        given = {node.name for node in self.model.graph.node}
         seen: set[str] = set()
         for number, node in enumerate(self.model.graph.node):
             if not node.name or node.name in seen:
                 node.name = f"{node.op_type}_{number}"
+                while node.name in given or node.name in seen:
+                    node.name += "_"
             seen.add(node.name)
+
+
+def refuses_onnx(artifact: Artifact) -> str:
+    """Return why a technique for ONNX files cannot be applied, or an empty text."""
+    if artifact.form != "onnx":
+        return f"it takes an ONNX model, and this is {artifact.form}"
+    earlier = [step.technique for step in artifact.steps if step.technique.startswith("onnx-")]
+    return f"the model was quantized by {earlier[0]} already" if earlier else ""
 
 
 def require_layers(graph: Graph) -> list[Dense]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
+from skerry.device.cpu import isa, processors
+from skerry.device.tree import Tree
 from skerry.spec.ports import Array
 
 _FULL, _REDUCED = 127.0, 63.0
@@ -57,6 +61,12 @@ def by_block(weight: Array, bits: int, block: int) -> Rounded:
     if bits == 4:
         bytes_ = bytes_[..., 0::2] | (bytes_[..., 1::2] << 4)
     return Rounded(bytes_, scales[..., 0].astype(np.float32), restored.astype(np.float32))
+
+
+def sums_saturate(instructions: Collection[str] | None = None) -> bool:
+    """Tell whether a processor, by default this one, adds two products of 8 bits in 16: x86 with AVX2, without VNNI."""
+    known = isa(processors(Tree())) if instructions is None else instructions
+    return "avx2" in known and not any("vnni" in one for one in known)
 
 
 def _symmetric(weight: Array, axis: int, top: float) -> Rounded:

@@ -15,12 +15,10 @@ import msgspec
 from skerry.build.artifact import Artifact, Form
 from skerry.build.technique import Kind, Workbench
 from skerry.build.techniques.convert_openvino import FILES
-from skerry.build.techniques.graph import Graph, require_layers, require_names
-from skerry.build.techniques.integers import by_column
+from skerry.build.techniques.graph import Graph, refuses_onnx, require_layers, require_names
 from skerry.build.techniques.nncf_weights import SCRIPT
-from skerry.build.techniques.onnx_dynamic import refuses_onnx
 from skerry.build.techniques.samples import Samples
-from skerry.build.techniques.sensitivity import sensitivities
+from skerry.build.techniques.sensitivity import most_sensitive
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
 from skerry.build.techniques.toolchained import ask_converter
 
@@ -75,10 +73,7 @@ class NncfPtq:
         require_accepted(self.refuses(artifact), self.name)
         if not workbench.texts:
             return []
-        graph = Graph(artifact.path)
-        require_layers(graph)
-        ranked = sensitivities(graph, artifact, workbench, lambda weight: by_column(weight).restored, inputs=True)
-        names = [name for name, _ in ranked]
+        names = most_sensitive(artifact, workbench)
         return [plain(PtqSettings(exclude=tuple(names[:count]))) for count in SPARED if count < len(names)]
 
     def apply(self, artifact: Artifact, settings: dict[str, Any], workbench: Workbench, target: Path) -> Artifact:

@@ -14,7 +14,7 @@ import msgspec
 from skerry.build.artifact import Artifact, Form
 from skerry.build.technique import Kind, Workbench
 from skerry.build.techniques.convert_openvino import FILES
-from skerry.build.techniques.onnx_dynamic import refuses_onnx
+from skerry.build.techniques.graph import refuses_onnx
 from skerry.build.techniques.samples import SHARE_OUT, Samples
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
 from skerry.build.techniques.toolchained import ask_converter

@@ -15,12 +15,10 @@ from typing import Any, ClassVar, Literal
 
 from skerry.build.artifact import Artifact
 from skerry.build.technique import Kind, Workbench
-from skerry.build.techniques.graph import import_onnx
-from skerry.build.techniques.onnx_dynamic import FILE, refuses_onnx, sums_saturate
+from skerry.build.techniques.graph import FILE, import_onnx, refuses_onnx
+from skerry.build.techniques.integers import sums_saturate
 from skerry.build.techniques.samples import SHARE_OUT, chosen_rows
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
-from skerry.device.cpu import isa, processors
-from skerry.device.tree import Tree
 from skerry.run.tensors import alone
 from skerry.runtimes.onnxruntime import OnnxRuntime, import_onnxruntime
 from skerry.spec.errors import DependencyError, ModelKindError
@@ -77,7 +75,7 @@ class OnnxConvolutions:
         graph = import_onnx().load(str(artifact.path), load_external_data=False).graph
         if not any(node.op_type in _CONVOLUTIONS for node in graph.node):
             raise ModelKindError("the model has no convolution", where=str(artifact.path))
-        reduced = sums_saturate(isa(processors(Tree())))
+        reduced = sums_saturate()
         tried = [
             ConvolutionSettings(reduce_range=reduced), ConvolutionSettings(range="percentile", reduce_range=reduced),
             ConvolutionSettings(spare_first=True, reduce_range=reduced),
@@ -105,7 +103,7 @@ def _quantize(artifact: Artifact, told: ConvolutionSettings, workbench: Workbenc
             f"quantizing needs a part of ONNX Runtime that this wheel lacks: {error}",
             hint="pip install 'skerry[build]'",
         ) from error
-    prepared = scratch / "prepared.onnx"
+    rows, prepared = _Rows(artifact, workbench), scratch / "prepared.onnx"
     kinds = (*_CONVOLUTIONS, *(_BETWEEN if told.between else ()), *(("Gemm", "MatMul") if told.dense else ()))
     methods = quantization.CalibrationMethod
     try:
@@ -114,7 +112,7 @@ def _quantize(artifact: Artifact, told: ConvolutionSettings, workbench: Workbenc
         first = next((node.name for node in nodes if node.op_type in _CONVOLUTIONS), None)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
             quantization.quantize_static(
-                str(prepared), str(target), _Rows(artifact, workbench), quant_format=quantization.QuantFormat.QDQ,
+                str(prepared), str(target), rows, quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=list(kinds), per_channel=True, reduce_range=told.reduce_range,
                 nodes_to_exclude=[first] if told.spare_first and first else [],
                 activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,

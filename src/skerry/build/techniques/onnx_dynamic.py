@@ -6,7 +6,6 @@ Runtime fuses the nodes written here into one kernel that finds the scale, multi
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,16 +15,13 @@ from skerry.build.artifact import Artifact
 from skerry.build.technique import Kind, Workbench
 from skerry.build.techniques.blocks import blocked_layer
 from skerry.build.techniques.embedding import round_tables
-from skerry.build.techniques.graph import Dense, Graph, require_layers, require_names
-from skerry.build.techniques.integers import by_column
+from skerry.build.techniques.graph import FILE, Dense, Graph, refuses_onnx, require_layers, require_names
+from skerry.build.techniques.integers import by_column, sums_saturate
 from skerry.build.techniques.samples import Samples
-from skerry.build.techniques.sensitivity import sensitivities
+from skerry.build.techniques.sensitivity import most_sensitive
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
 from skerry.build.techniques.smoothing import smooth
-from skerry.device.cpu import isa, processors
-from skerry.device.tree import Tree
 
-FILE = "model.onnx"
 STRENGTH = 0.6
 """How much of the scales is moved by default: 0.6 to 0.75 were the best for MiniLM, see ``docs/techniques.md``."""
 
@@ -66,7 +62,7 @@ class OnnxDynamic:
 
     name: ClassVar[str] = "onnx-dynamic"
     kind: ClassVar[Kind] = "quantize"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "int8 weights per channel, int8 inputs scaled at each run, scales smoothed beforehand"
     toolchain: ClassVar[str | None] = None
 
@@ -77,15 +73,11 @@ class OnnxDynamic:
     def candidates(self, artifact: Artifact, workbench: Workbench) -> list[dict[str, Any]]:
         """Return smoothed settings with growing exclusions, then others; measures sensitivities for some 12 s."""
         require_accepted(self.refuses(artifact), self.name)
-        graph = Graph(artifact.path)
-        require_layers(graph)
-        smooth(graph, Samples(artifact, workbench), STRENGTH)
-        ranked = sensitivities(graph, artifact, workbench, lambda weight: by_column(weight).restored, inputs=True)
-        names = [name for name, _ in ranked]
+        names = most_sensitive(artifact, workbench, strength=STRENGTH)
         spared = [DynamicSettings(exclude=tuple(names[:count])) for count in SPARED if count < len(names)]
+        if sums_saturate():
+            spared.insert(1, DynamicSettings(reduce_range=True))
         others = [DynamicSettings(smooth=0.75), DynamicSettings(embedding="fp32"), DynamicSettings(smooth=0.0)]
-        if sums_saturate(isa(processors(Tree()))):
-            others.insert(0, DynamicSettings(reduce_range=True))
         return [plain(one) for one in (*spared, *others)]
 
     def apply(self, artifact: Artifact, settings: dict[str, Any], workbench: Workbench, target: Path) -> Artifact:
@@ -109,19 +101,6 @@ class OnnxDynamic:
         round_tables(graph, told.embedding)
         graph.save(target / FILE)
         return forged(artifact, self, settings, target, (FILE,))
-
-
-def sums_saturate(instructions: Collection[str]) -> bool:
-    """Tell whether a processor adds two products of 8 bits in 16: x86 with AVX2 and without VNNI."""
-    return "avx2" in instructions and not any("vnni" in one for one in instructions)
-
-
-def refuses_onnx(artifact: Artifact) -> str:
-    """Return why a technique for ONNX files cannot be applied, or an empty text."""
-    if artifact.form != "onnx":
-        return f"it takes an ONNX model, and this is {artifact.form}"
-    earlier = [step.technique for step in artifact.steps if step.technique.startswith("onnx-")]
-    return f"the model was quantized by {earlier[0]} already" if earlier else ""
 
 
 def _round_input(graph: Graph, name: str, inputs: dict[str, list[str]]) -> list[Any]:

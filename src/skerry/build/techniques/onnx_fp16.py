@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from skerry.build.artifact import Artifact
 from skerry.build.technique import Kind, Workbench
-from skerry.build.techniques.graph import Graph
-from skerry.build.techniques.onnx_dynamic import FILE, refuses_onnx
+from skerry.build.techniques.graph import FILE, Graph, refuses_onnx
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
 from skerry.runtimes.onnxruntime import import_onnxruntime
 from skerry.spec.errors import DependencyError, ModelKindError

@@ -15,11 +15,11 @@ import msgspec
 from skerry.build.artifact import Artifact
 from skerry.build.technique import Kind, Workbench
 from skerry.build.techniques.embedding import round_tables
-from skerry.build.techniques.graph import Dense, Graph, require_layers, require_names
+from skerry.build.techniques.graph import FILE, Dense, Graph, refuses_onnx, require_layers, require_names
 from skerry.build.techniques.integers import by_column
-from skerry.build.techniques.onnx_dynamic import FILE, STRENGTH, refuses_onnx
+from skerry.build.techniques.onnx_dynamic import STRENGTH
 from skerry.build.techniques.samples import Samples
-from skerry.build.techniques.sensitivity import sensitivities
+from skerry.build.techniques.sensitivity import most_sensitive
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
 from skerry.build.techniques.smoothing import smooth
 from skerry.spec.ports import Array
@@ -70,11 +70,7 @@ class OnnxStatic:
     def candidates(self, artifact: Artifact, workbench: Workbench) -> list[dict[str, Any]]:
         """Return smoothed settings with growing exclusions, then others; measures sensitivities for some 12 s."""
         require_accepted(self.refuses(artifact), self.name)
-        graph = Graph(artifact.path)
-        require_layers(graph)
-        smooth(graph, Samples(artifact, workbench), STRENGTH)
-        ranked = sensitivities(graph, artifact, workbench, lambda weight: by_column(weight).restored, inputs=True)
-        names = [name for name, _ in ranked]
+        names = most_sensitive(artifact, workbench, strength=STRENGTH)
         spared = [StaticSettings(exclude=tuple(names[:count])) for count in SPARED if count < len(names)]
         return [plain(one) for one in (*spared, StaticSettings(range="minmax"), StaticSettings(smooth=0.0))]
 

@@ -13,8 +13,7 @@ from skerry.build.artifact import Artifact
 from skerry.build.technique import Kind, Workbench
 from skerry.build.techniques.blocks import Compute, blocked_layer, rounded_in_blocks
 from skerry.build.techniques.embedding import Width, round_tables
-from skerry.build.techniques.graph import Graph, require_layers, require_names
-from skerry.build.techniques.onnx_dynamic import FILE, refuses_onnx
+from skerry.build.techniques.graph import FILE, Graph, refuses_onnx, require_layers, require_names
 from skerry.build.techniques.sensitivity import sensitivities
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
 

@@ -14,8 +14,7 @@ import msgspec
 
 from skerry.build.artifact import Artifact
 from skerry.build.technique import Kind, Workbench
-from skerry.build.techniques.graph import Dense, Graph
-from skerry.build.techniques.onnx_dynamic import FILE, refuses_onnx
+from skerry.build.techniques.graph import FILE, Dense, Graph, refuses_onnx
 from skerry.build.techniques.samples import Samples
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
 from skerry.spec.errors import ModelError, ModelKindError

@@ -14,7 +14,9 @@ from pathlib import Path
 from skerry.build.artifact import Artifact
 from skerry.build.technique import Workbench
 from skerry.build.techniques.graph import Dense, Graph, require_layers
+from skerry.build.techniques.integers import by_column
 from skerry.build.techniques.samples import Samples
+from skerry.build.techniques.smoothing import smooth
 from skerry.spec.ports import Array
 
 MOST_TEXTS, LEAST_TEXTS = 24, 4
@@ -55,6 +57,19 @@ def sensitivities(
         reference, *found = samples.vectors(path, [{_SWITCHES: row} for row in rows])
     costs = [float(1.0 - (vectors * reference).sum(axis=1).mean()) for vectors in found]
     return sorted(zip((layer.name for layer in layers), costs, strict=True), key=lambda pair: (-pair[1], pair[0]))
+
+
+def most_sensitive(artifact: Artifact, workbench: Workbench, *, strength: float = 0.0) -> list[str]:
+    """Return the names of the dense layers, those first that lose most in int8 with their inputs; some 12 s.
+
+    ``strength`` is that of the smoothing beforehand, 0 for none.
+    """
+    graph = Graph(artifact.path)
+    require_layers(graph)
+    if strength:
+        smooth(graph, Samples(artifact, workbench), strength)
+    ranked = sensitivities(graph, artifact, workbench, lambda weight: by_column(weight).restored, inputs=True)
+    return [name for name, _ in ranked]
 
 
 def texts_for(graph: Graph, layers: list[Dense]) -> int:

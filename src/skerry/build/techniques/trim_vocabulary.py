@@ -15,8 +15,7 @@ import msgspec
 
 from skerry.build.artifact import Artifact
 from skerry.build.technique import Kind, Workbench
-from skerry.build.techniques.graph import Graph
-from skerry.build.techniques.onnx_dynamic import FILE, refuses_onnx
+from skerry.build.techniques.graph import FILE, Graph, refuses_onnx
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
 from skerry.build.techniques.transformer import Transformer
 from skerry.build.techniques.vocabulary import Vocabulary, renumbered_settings, used_pieces
