@@ -99,8 +99,7 @@ class ConvertLiteRt:
         answer = ask_converter(self.name, "litert", SCRIPT, request, workbench)
         pooled: dict[str, Any] = {"pooling": "none", "normalize": False} if answer["pooled"] else {}
         return forged(
-            artifact, self, settings, target, (FILE,), form="litert", max_tokens=min(artifact.max_tokens, buckets[-1]),
-            **pooled,
+            artifact, self, settings, target, (FILE,), form="litert", max_tokens=buckets[-1], **pooled
         )  # fmt: skip
 
     def _tensors(

@@ -10,15 +10,13 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
-from skerry.build import toolchain
+from skerry.build import export, toolchain
 from skerry.build.artifact import Artifact, Form
-from skerry.build.export import export_transformer
 from skerry.build.importing import Origin
 from skerry.build.parity import read_cases, require_same
 from skerry.build.technique import Kind, Workbench
+from skerry.build.techniques.graph import FILE
 from skerry.build.techniques.settings import Settings, forged, read_settings, require_accepted
-
-FILE = "model.onnx"
 
 CONVERTERS: dict[Form, tuple[str, str]] = {
     "saved-model": ("tensorflow", "onnx_from_tensorflow.py"),
@@ -33,7 +31,7 @@ class ExportOnnx:
 
     name: ClassVar[str] = "export-onnx"
     kind: ClassVar[Kind] = "convert"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = export.VERSION
     summary: ClassVar[str] = "an ONNX graph in fp32 of any number of texts and tokens"
     toolchain: ClassVar[str | None] = None
 
@@ -52,7 +50,7 @@ class ExportOnnx:
         require_accepted(self.refuses(artifact), self.name)
         read_settings(Settings, settings, self.name)
         if artifact.form == "transformer":
-            export_transformer(_origin(artifact), artifact.task, target / FILE)
+            export.export_transformer(_origin(artifact), artifact.task, target / FILE)
         else:
             _convert(artifact, workbench, target / FILE)
         return forged(artifact, self, settings, target, (FILE,), form="onnx")
