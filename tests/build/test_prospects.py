@@ -1,4 +1,4 @@
-"""What a search knows before it measures: the model as it was given may fail, too."""
+"""What a search knows before it measures: what was calibrated, and that the model as it was given may fail, too."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
+from skerry.build import toolchain
 from skerry.build.artifact import Artifact
+from skerry.build.cache import Cache
 from skerry.build.contender import Failure
 from skerry.build.figures import Estimate
 from skerry.build.halving import RUNGS
+from skerry.build.latency import calibration
 from skerry.build.latency.prospects import PlannedTrials
+from skerry.build.progress import Progress
 from skerry.build.trial import Measured
 
 
@@ -41,3 +45,17 @@ def test_a_baseline_whose_quality_is_no_number_fails_with_a_reason(quality: floa
         assert not isinstance(answer, Failure)
     else:
         assert answer == Failure(kind="error", reason="mine:score is no finite number")
+
+
+def test_another_toolchain_asks_for_another_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed: set[str] = set()
+    monkeypatch.setattr(toolchain, "find", lambda name: name if name in installed else None)
+    monkeypatch.setattr(calibration, "_measured", lambda *_: calibration.reference())  # which would take minutes
+    cache = Cache(tmp_path)
+    assert calibration.calibrated(cache) is None
+    assert calibration.calibrate(cache, Progress(None), frozenset()) == calibration.reference()
+    assert calibration.calibrated(cache) == calibration.reference()
+    installed.add("torch")  # which makes no form of an encoder that rates are measured of
+    assert calibration.calibrated(cache) is not None
+    installed.add("litert")
+    assert calibration.calibrated(cache) is None

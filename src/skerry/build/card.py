@@ -173,8 +173,9 @@ def _what(findings: Findings, best: Ranked | None) -> str:
         return f"A search found no form of {source} that could be measured; this describes the model as it was given."
     keeps = best.measured.keeps_budget
     held = "" if not best.measured.lines else " It keeps its budget." if keeps else " It does not keep its budget."
+    recipe = _text(wording.recipe(best.candidate))
     return (
-        f"{source} for {_text(findings.origin.task)}, made smaller by Skerry: {_text(wording.recipe(best.candidate))}, "
+        f"{source} for {_text(findings.origin.task)}, in the form that Skerry chose: {recipe}, "
         f"run by {_text(best.candidate.runtime)} with {wording.threads(best.candidate.threads)}.{held}"
     )
 

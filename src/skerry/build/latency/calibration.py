@@ -1,7 +1,8 @@
 """Calibration: this machine's rates, from three small encoders in every form that can be made here, measured once.
 
-It takes some minutes, most of them for making the forms, and is kept by the machine and the versions of the runtimes.
-Where it was not done, the rates of :data:`REFERENCE` stand in, which were measured on another machine.
+It takes some minutes, most of them for making the forms, and is kept by the machine, the versions of the runtimes and
+the installed toolchains. Where it was not done, the rates of :data:`REFERENCE` stand in, which were measured on another
+machine.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any
 
 import msgspec
 
+from skerry.build import toolchain
 from skerry.build.artifact import Artifact
 from skerry.build.cache import Cache
 from skerry.build.contender import ContenderError
 from skerry.build.latency.encoders import MOST_TOKENS, Shape, bert
-from skerry.build.latency.forms import forms
+from skerry.build.latency.forms import chains, forms
 from skerry.build.latency.rates import CACHED_SHARE, Rates, Sample, Table, fit
 from skerry.build.latency.reading import read_workload
 from skerry.build.latency.stopwatch import times_ms
@@ -27,6 +29,7 @@ from skerry.build.measure import machine, machine_digest
 from skerry.build.measuring import RUNTIME_PACKAGES
 from skerry.build.progress import Progress
 from skerry.build.report import tool_versions
+from skerry.build.technique import techniques
 from skerry.device.cpu import last_level_cache_bytes
 from skerry.device.tree import Tree
 
@@ -147,5 +150,13 @@ def _measured(cache: Cache, progress: Progress, usable: frozenset[str]) -> Table
 def _key() -> dict[str, Any]:
     return {
         "step": "calibration", "version": VERSION, "machine": machine_digest(),
-        "tools": tool_versions(*RUNTIME_PACKAGES),
+        "tools": tool_versions(*RUNTIME_PACKAGES), "toolchains": _toolchains(),
     }  # fmt: skip
+
+
+def _toolchains() -> list[str]:
+    """Return the toolchains that make forms and are installed: with one more, there is more to be measured."""
+    known = techniques()
+    steps = {name for those in chains(LENGTHS).values() for chain in those for name, _ in chain}
+    wanted = {known[name].toolchain for name in steps}
+    return sorted(name for name in wanted if name is not None and toolchain.find(name) is not None)
