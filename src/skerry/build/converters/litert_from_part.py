@@ -17,7 +17,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-models: Any = importlib.import_module("torch_models")  # beside this script
+graphs: Any = importlib.import_module("litert_graph")  # beside this script
+models: Any = importlib.import_module("torch_models")
 parts: Any = importlib.import_module("torch_parts")
 
 
@@ -25,9 +26,7 @@ def convert(request: dict[str, Any], talk: Any) -> dict[str, Any]:
     """Convert, compare with PyTorch, and only then put the file in its place."""
     start = time.monotonic()
     torch = importlib.import_module("torch")
-    transformers = importlib.import_module("transformers")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    models.quiet_transformers()
     target = Path(request["target"])
     talk.say("load the weights")
     with warnings.catch_warnings(), torch.no_grad():
@@ -40,7 +39,7 @@ def convert(request: dict[str, Any], talk: Any) -> dict[str, Any]:
         named = _named(torch, part)
         scratch = target.with_name(target.name + ".part")
         try:
-            _write(named, examples, scratch, talk)
+            graphs.write(torch, named, examples, scratch, talk)
             talk.say("compare with PyTorch")
             least = _least_cosine(named, examples, scratch)
             if not least >= models.SAME:
@@ -81,27 +80,9 @@ def _named(torch: Any, part: Any) -> Any:
     return Named().eval()
 
 
-def _write(named: Any, examples: dict[str, dict[str, Any]], scratch: Path, talk: Any) -> None:
-    converter: Any = importlib.import_module("litert_torch")
-    for name, inputs in examples.items():
-        converter = converter.signature(name, named, sample_kwargs=inputs)
-    talk.say(f"trace and lower {', '.join(examples)}")
-    try:
-        converter.convert().export(str(scratch))
-    except Exception as error:  # the library raises what its compilers raise
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise talk.refusal("kind", f"the model cannot be lowered to LiteRT: {reason}") from error
-
-
 def _least_cosine(named: Any, examples: dict[str, dict[str, Any]], scratch: Path) -> float:
-    np = importlib.import_module("numpy")
-    engine = importlib.import_module("ai_edge_litert.interpreter")
-    interpreter = engine.Interpreter(model_path=str(scratch), num_threads=1)
     least = 1.0
-    for name, inputs in examples.items():
-        given = {key: tensor.numpy() for key, tensor in inputs.items()}
-        given = {key: array.astype(np.int32) if array.dtype == np.int64 else array for key, array in given.items()}
-        ours = interpreter.get_signature_runner(name)(**given)
+    for inputs, ours in zip(examples.values(), graphs.answers(scratch, examples), strict=True):
         for key, theirs in named(**inputs).items():
             least = min(least, models.least_cosine(theirs.numpy().reshape(1, -1), ours[key].reshape(1, -1), None))
     return least

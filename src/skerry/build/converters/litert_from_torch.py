@@ -22,7 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-lean: Any = importlib.import_module("torch_lean")  # beside this script
+graphs: Any = importlib.import_module("litert_graph")  # beside this script
+lean: Any = importlib.import_module("torch_lean")
 models: Any = importlib.import_module("torch_models")
 smoothing: Any = importlib.import_module("torch_smoothing")
 
@@ -43,7 +44,7 @@ def convert(request: dict[str, Any], talk: Any) -> dict[str, Any]:
         wrapper = models.answering(torch, model, output)
     part = target.with_name(target.name + ".part")
     try:
-        _write(torch, wrapper, examples, part, talk)
+        graphs.write(torch, wrapper, examples, part, talk)
         talk.say("compare with PyTorch")
         least = _least_cosine(torch, wrapper, examples, part)
         if not least >= models.SAME:
@@ -92,26 +93,13 @@ def _smooth(torch: Any, model: Any, request: dict[str, Any], talk: Any) -> None:
     smoothing.smooth(torch, model, texts, float(request["smooth"]))
 
 
-def _write(torch: Any, wrapper: Any, examples: dict[str, dict[str, Any]], part: Path, talk: Any) -> None:
-    litert_torch = importlib.import_module("litert_torch")
-    converter: Any = litert_torch
-    for name, inputs in examples.items():
-        converter = converter.signature(name, wrapper, sample_kwargs=inputs)
-    talk.say(f"trace and lower {', '.join(examples)}")
-    with torch.no_grad():
-        converter.convert().export(str(part))
-
-
 def _least_cosine(torch: Any, wrapper: Any, examples: dict[str, dict[str, Any]], part: Path) -> float:
     """Return the least cosine between PyTorch's and LiteRT's vectors over all signatures."""
-    np = importlib.import_module("numpy")
-    interpreter = importlib.import_module("ai_edge_litert.interpreter").Interpreter(model_path=str(part), num_threads=1)
     least = 1.0
-    for name, inputs in examples.items():
+    for inputs, ours in zip(examples.values(), graphs.answers(part, examples), strict=True):
         with torch.no_grad():
             output, theirs = next(iter(wrapper(**inputs).items()))
-        given = {key: tensor.numpy() for key, tensor in inputs.items()}
-        given = {key: array.astype(np.int32) if array.dtype == np.int64 else array for key, array in given.items()}
-        ours = interpreter.get_signature_runner(name)(**given)[output]
-        least = min(least, models.least_cosine(theirs.numpy(), ours, given.get("attention_mask")))
+        mask = inputs.get("attention_mask")
+        found = models.least_cosine(theirs.numpy(), ours[output], None if mask is None else mask.numpy())
+        least = min(least, found)
     return least

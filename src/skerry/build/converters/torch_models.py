@@ -11,11 +11,17 @@ SAME = 0.9999
 """The least cosine to PyTorch's vectors; rounding gives 1 - 1e-6."""
 
 
-def load(torch: Any, folder: Path, output: str, talk: Any) -> Any:
-    """Return the model in fp32; weights that are missing or damaged are refused."""
+def quiet_transformers() -> Any:
+    """Return the library with its warnings and bars turned off."""
     transformers = importlib.import_module("transformers")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def load(torch: Any, folder: Path, output: str, talk: Any) -> Any:
+    """Return the model in fp32; weights that are missing or damaged are refused."""
+    transformers = quiet_transformers()
     kind = transformers.AutoModel
     if output == "logits":
         vision = hasattr(transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True), "image_size")
