@@ -17,7 +17,7 @@ from skerry.build.figures import Estimate, Figures
 from skerry.build.findings import Discarded, Failed, Measured
 from skerry.build.halving import Rung
 from skerry.build.progress import Progress
-from skerry.build.search import Search
+from skerry.build.search import Search, making_s
 from skerry.build.technique import Kind, LateError, Workbench
 from skerry.spec.budget import Budget, Quality
 from skerry.spec.errors import DependencyError, ModelKindError
@@ -138,6 +138,21 @@ def test_what_is_pruned_is_taught_and_then_made_use_of(make: Make) -> None:
     made = list(found.artifacts)
     first, second = "prune(size=900) → teach(size=700) → export(size=500)", "prune(size=900) → teach(size=600)"
     assert first in made and not any(name.startswith(second) for name in made[: made.index(first)])
+
+
+def test_of_first_choices_what_prunes_most_is_taught_first(make: Make) -> None:
+    little = Weights("little", "prune", [900, 300], form="transformer")
+    much = Weights("much", "prune", [500], form="transformer")
+    teach, export = Weights("teach", "distill", [200], form="transformer"), Shrinking("export", "convert", [1000])
+    make(little, much, teach, export).run(Trier())
+    pruned = [each.removesuffix(" → teach(200)").replace("size=", "") for each in teach.applied]
+    assert pruned[0] == "original"  # which changes the model least
+    assert pruned[1:] == ["much(500)", "little(900)", "little(300)"]
+
+
+def test_a_long_search_keeps_twenty_minutes_for_measuring() -> None:
+    assert making_s(600) == 300
+    assert making_s(7200) == 6000
 
 
 def test_a_longer_trial_is_for_the_best(make: Make) -> None:

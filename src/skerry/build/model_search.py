@@ -41,7 +41,7 @@ from skerry.build.material import Material, default_metric, tensor_material, tex
 from skerry.build.measuring import RUNTIME_PACKAGES, RememberedTrials
 from skerry.build.progress import Progress
 from skerry.build.report import TOOLS, tool_versions
-from skerry.build.search import Found, Search
+from skerry.build.search import Found, Search, making_s
 from skerry.build.signature import signature_of
 from skerry.build.splits import key
 from skerry.build.teacher import Embed, teaching
@@ -197,8 +197,8 @@ class ModelSearch:
     def _workbench(self, material: Material, origin: Artifact, embed: Embed | None, begin: float) -> Workbench:
         return Workbench(
             texts=material.texts, samples=material.rows, output=material.output, seed=self._wish.seed,
-            threads=max(self._wish.threads), deadline=begin + self._wish.seconds, progress=self._progress, embed=embed,
-            toolchain=_converter(begin + self._wish.seconds), teacher=origin,
+            threads=max(self._wish.threads), deadline=begin + making_s(self._wish.seconds), progress=self._progress,
+            embed=embed, toolchain=_converter(begin + self._wish.seconds), teacher=origin,
             forbidden=frozenset(map(key, material.held_out)),
         )  # fmt: skip
 

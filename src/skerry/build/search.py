@@ -40,7 +40,9 @@ from skerry.spec.errors import DependencyError, DeviceError, ModelError, SkerryE
 
 KINDS: tuple[Kind, ...] = ("prune", "distill", "convert", "quantize")
 MAKING_SHARE = 0.5
-"""At most this share of the time goes into making forms; the rest is for measuring them."""
+"""Of a short search, at most this share of the time goes into making forms; the rest is for measuring them."""
+MEASURING_S = 1200.0
+"""What measuring may take of a long one: for some two hundred forms, which is more than there are."""
 LEAST_MAKING_S = 60.0
 """What the first form that fits may take in any case: a search that finds none is of no use."""
 SETTINGS = 4
@@ -48,6 +50,9 @@ SETTINGS = 4
 
 _FAR = 2
 """Places that a technique with a toolchain stands behind others: an environment may have to be made for it."""
+
+_LARGEST = 1 << 50
+"""More bytes than any form has."""
 
 _LAST = len(KINDS)
 """More changes of a model than there can be: what a technique that says it is ``late`` counts as."""
@@ -97,6 +102,7 @@ class _Task(NamedTuple):
     technique: Any
     settings: dict[str, Any] | None = None
     circumstances: str = ""
+    rank: int = 0  # of the settings, among those of the technique
 
     def planned(self) -> Artifact:
         """Return the artifact with the step that is still to be done."""
@@ -238,11 +244,14 @@ class Search:
         def queue(task: _Task, place: int) -> None:
             heapq.heappush(waiting, (self._changes(task), place, next(number), task))
 
-        def follow(artifact: Artifact, place: int) -> None:
+        def follow(artifact: Artifact, place: int, rank: int = 0) -> None:
             # One place for each: the first settings of one technique are tried before those of the next are looked for.
             for index, technique in enumerate(self._following(artifact)):
                 task = _Task(artifact, technique, circumstances=self._circumstances(technique))
-                queue(task, place + index + (_FAR if technique.toolchain else 0))
+                if technique.kind == "distill":  # it takes longest: of everybody's first choices, the smallest first
+                    queue(task, rank * _LARGEST + artifact.size)
+                else:
+                    queue(task, place + index + (_FAR if technique.toolchain else 0))
 
         def shown(artifact: Artifact) -> Artifact:
             if self._outlook is not None:
@@ -258,10 +267,10 @@ class Search:
                 self._note(task.planned(), 1, Discarded(reason="no time was left to make it", by="time"))
             elif task.settings is None:
                 for index, settings in enumerate(self._choices(task)):
-                    queue(task._replace(settings=settings), place + index)
+                    queue(task._replace(settings=settings, rank=index), place + index)
             elif self._is_worth_making(task) and (made := self._made(task)) is not None:
                 yield shown(made)
-                follow(made, place)
+                follow(made, place, task.rank)
 
     def _circumstances(self, technique: Any) -> str:
         """Return the digest of what decides a step beside its settings; see :class:`skerry.build.artifact.Step`."""
@@ -278,7 +287,7 @@ class Search:
 
     def _making_s(self) -> float:
         """Return the seconds that making may take: all of the time, and a minute at the least, while nothing fits."""
-        return MAKING_SHARE * self._seconds if self._fits else max(self._seconds, LEAST_MAKING_S)
+        return making_s(self._seconds) if self._fits else max(self._seconds, LEAST_MAKING_S)
 
     def _following(self, artifact: Artifact) -> Iterator[Any]:
         """Yield the techniques that may come next."""
@@ -370,7 +379,7 @@ class Search:
         """Take the forms up the rungs; return the figures of those that reached the last one."""
         finalists: dict[str, Figures] = {}
         names = list(artifacts)
-        room = affordable((1 - MAKING_SHARE) * self._seconds, self._rungs)  # the same whatever the cache holds
+        room = affordable(self._seconds - making_s(self._seconds), self._rungs)  # the same whatever the cache holds
         for index, rung in enumerate(self._rungs, 1):
             here: dict[str, Figures] = {}
             for name in names:
@@ -409,6 +418,11 @@ class Search:
             name=name, runtime=_runtime(artifact), threads=threads, steps=artifact.steps, digest=artifact.digest,
             outcome=outcome,
         )  # fmt: skip
+
+
+def making_s(seconds: float) -> float:
+    """Return how many seconds of a search's time making forms may take."""
+    return max(MAKING_SHARE * seconds, seconds - MEASURING_S)
 
 
 def _interchangeable(

@@ -39,7 +39,7 @@ class Workbench(msgspec.Struct, frozen=True, kw_only=True):
     threads:
         How many threads the work may take.
     deadline:
-        ``time.monotonic()`` at which the work has to be done; ``None`` for no limit.
+        ``time.monotonic()`` at which all forms have to be made; ``None`` for no limit.
     progress:
         Told of long work.
     embed:

@@ -47,11 +47,10 @@ _LEARNED = 0.999
 """The mean cosine between student and teacher above which there is nothing to learn."""
 _LEAST_GAIN = 1e-4
 """A gain in agreement below this is none."""
-_TRIED = 5
+_TRIED = 20
 """Steps after which it is known how long one takes."""
-_SHARE = 0.35
-"""Of the time to the deadline, training is planned to take this share: a search makes forms in half of its time, and of
-the student is still to be made what runs."""
+_SHARE = 0.75
+"""Of the time to the deadline, training is planned to take this share: of the student is still to be made what runs."""
 
 
 class DistillSettings(Settings, frozen=True, kw_only=True):
@@ -107,15 +106,14 @@ class Distill:
         return refuses_transformer(artifact)
 
     def candidates(self, artifact: Artifact, workbench: Workbench) -> list[dict[str, Any]]:
-        """Return a long training for a 4-bit table and a short one, or nothing for a model that answers as its teacher.
+        """Return one training for a 4-bit table, as long as there is time, or none where there is nothing to learn.
 
         Takes seconds.
         """
         require_accepted(self.refuses(artifact), self.name)
         if _likeness(artifact, workbench) >= _LEARNED:
             return []
-        long = DistillSettings(steps=4000, further=300_000, embedding="int4", check_every=200, patience=12)
-        return [plain(long), plain(DistillSettings())]
+        return [plain(DistillSettings(steps=30_000, further=300_000, embedding="int4", check_every=200, patience=12))]
 
     def apply(self, artifact: Artifact, settings: dict[str, Any], workbench: Workbench, target: Path) -> Artifact:
         """Train, until the steps, the patience or the workbench's deadline are over, and write the best student."""
