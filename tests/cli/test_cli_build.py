@@ -45,3 +45,14 @@ def test_a_wrong_device_is_told_before_minutes_of_calibration(
     assert "raspberry-pi-5" in said
     assert "encoder" not in said
     assert not (project / "cache").exists()
+
+
+def test_more_threads_than_cores_are_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", str(project), "--time", "3s", "--threads", "9999"]) == UsageError.exit_code
+    assert "--threads 9999: this machine has" in capsys.readouterr().err
+    assert not (project / "cache").exists()
+
+
+def test_thread_counts_beyond_the_cores_are_left_out(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", str(project), "--time", "3s", "--threads", "1,9999"]) != UsageError.exit_code
+    assert "without 9999 threads: this machine has" in capsys.readouterr().err

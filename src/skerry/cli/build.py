@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -138,7 +139,10 @@ def _search(project: Project, args: argparse.Namespace) -> int:
     from skerry.device.catalogue import load_device
 
     kinds: tuple[Kind, ...] = ("prune", "distill", "convert", "quantize") if args.prune else ("convert", "quantize")
-    wish = Wish(seconds=args.time, kinds=kinds, threads=args.threads or (1,), seed=args.seed or 0, device=args.device)
+    threads = args.threads or (1,)
+    if args.device is None:  # a device's cores are looked at where it is planned for
+        threads = _fitting(threads)
+    wish = Wish(seconds=args.time, kinds=kinds, threads=threads, seed=args.seed or 0, device=args.device)
     if args.device is not None:
         load_device(args.device)  # a wrong name is told before anything is measured
     if args.calibrate:
@@ -155,6 +159,23 @@ def _search(project: Project, args: argparse.Namespace) -> int:
     done = "written to" if searched.changed else "is up to date in"
     print(f"release {done} {searched.folder}, reports in {searched.folder}/reports ({searched.seconds:.1f} s)")
     return 0
+
+
+def _fitting(threads: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the counts that this machine has cores for: more would take turns, and thousands fill the memory.
+
+    Raises ``UsageError`` where that leaves none; what is left out of others is told.
+    """
+    from skerry.build.limits import choose_cores
+
+    cores = len(choose_cores(None)) or os.cpu_count() or max(threads)
+    found = tuple(count for count in threads if count <= cores)
+    said = f"this machine has {cores} {'core' if cores == 1 else 'cores'}"
+    if not found:
+        raise UsageError(said, where=f"--threads {min(threads)}")
+    if found != threads:
+        print(f"without {max(threads)} threads: {said}", file=sys.stderr)
+    return found
 
 
 def _calibrate() -> None:
