@@ -1,13 +1,18 @@
-"""Artifacts of small real models, and a workbench with some texts and a teacher."""
+"""Artifacts of small real models, a workbench with some texts and a teacher, and toolchains real and made up."""
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from skerry.build import toolchain
 from skerry.build.artifact import Artifact
 from skerry.build.progress import Progress
 from skerry.build.technique import Workbench
@@ -21,6 +26,57 @@ LINES = tuple(
     f"{' and more' * (number % 4)}"
     for number in range(80)
 )
+
+
+NEEDS = {
+    "convert-executorch": ("executorch", "executorch"),
+    "convert-litert": ("litert", "ai_edge_litert"),
+    "litert-int8": ("litert", "ai_edge_litert"),
+    "nncf-ptq": ("openvino", "openvino"),
+    "nncf-weights": ("openvino", "openvino"),
+    "openvino": ("openvino", "openvino"),
+}
+"""The toolchain of each technique that has one, and the package that runs what it makes."""
+
+
+def require(name: str) -> None:
+    """Skip where the toolchain of a technique, or the runtime of what it makes, is not installed."""
+    chain, package = NEEDS[name]
+    if toolchain.find(chain) is None:
+        pytest.skip(f"the toolchain {chain} is not installed: skerry toolchain install {chain}")
+    pytest.importorskip(package, reason=f"the runtime is not installed: pip install 'skerry[{chain}]'")
+
+
+class Remembered:
+    """A real toolchain that does each thing once: importing its libraries takes most of the time of a conversion."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._answers: dict[str, tuple[Path, dict[str, Any]]] = {}
+
+    def __call__(self, name: str, script: str, request: dict[str, Any]) -> dict[str, Any]:
+        target = Path(request["target"])
+        asked = json.dumps([name, script, {key: value for key, value in request.items() if key != "target"}])
+        if asked not in self._answers:
+            own = Path(tempfile.mkdtemp(dir=self._folder))
+            self._answers[asked] = own, toolchain.run(name, script, request | {"target": str(own / target.name)})
+        made, answer = self._answers[asked]
+        shutil.copytree(made, target.parent, dirs_exist_ok=True)
+        return answer
+
+
+class StandIn:
+    """Notes what is asked, and writes empty files."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, dict[str, Any]]] = []
+
+    def __call__(self, name: str, script: str, request: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append((name, script, request))
+        target = Path(request["target"])
+        for path in (target, target.with_suffix(".bin")) if target.suffix == ".xml" else (target,):
+            path.write_bytes(b"made")
+        return {"bytes": 4, "pooled": request.get("pooling", "none") != "none"}
 
 
 def folder_artifact(folder: Path, **changes: object) -> Artifact:
@@ -54,6 +110,21 @@ def exported(transformer: Artifact, workbench: Workbench, tmp_path_factory: pyte
     return ExportOnnx().apply(transformer, {}, workbench, tmp_path_factory.mktemp("exported"))
 
 
+@pytest.fixture(scope="session")
+def real(workbench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    return msgspec.structs.replace(workbench, toolchain=Remembered(tmp_path_factory.mktemp("remembered")))
+
+
+@pytest.fixture
+def stand_in() -> StandIn:
+    return StandIn()
+
+
+@pytest.fixture
+def fast(workbench: Workbench, stand_in: StandIn) -> Workbench:
+    return msgspec.structs.replace(workbench, toolchain=stand_in)
+
+
 Family = Callable[..., Artifact]
 
 
@@ -67,4 +138,4 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     return make
 
 
-__all__ = ["LINES", "WORDS", "Family", "folder_artifact"]
+__all__ = ["LINES", "NEEDS", "WORDS", "Family", "Remembered", "StandIn", "folder_artifact", "require"]

@@ -21,41 +21,14 @@ from skerry.runtimes.tensorrt import TensorRtRuntime
 from skerry.spec.errors import DependencyError, ModelKindError, SpecError
 from skerry.testing.techniques import CHECKS, Specimen, the_same_seed_gives_the_same, vectors
 
-from .conftest import LINES
-from .test_toolchained import Remembered, StandIn
+from .conftest import LINES, StandIn, require
 
 Check = Callable[[Specimen], None]
-NEEDS = {
-    "nncf-weights": ("openvino", "openvino"), "nncf-ptq": ("openvino", "openvino"),
-    "convert-executorch": ("executorch", "executorch"),
-}  # fmt: skip
+NAMES = ("convert-executorch", "nncf-ptq", "nncf-weights")
 QUICK: dict[str, dict[str, Any]] = {"nncf-ptq": {"texts": 8}, "convert-executorch": {"quantize": "int8"}}
 
 
-def require(name: str) -> None:
-    """Skip where the toolchain of a technique, or the runtime of what it makes, is not installed."""
-    chain, package = NEEDS[name]
-    if toolchain.find(chain) is None:
-        pytest.skip(f"the toolchain {chain} is not installed: skerry toolchain install {chain}")
-    pytest.importorskip(package, reason=f"the runtime is not installed: pip install 'skerry[{chain}]'")
-
-
-@pytest.fixture(scope="session")
-def real(workbench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
-    return msgspec.structs.replace(workbench, toolchain=Remembered(tmp_path_factory.mktemp("more")))
-
-
-@pytest.fixture
-def stand_in() -> StandIn:
-    return StandIn()
-
-
-@pytest.fixture
-def fast(workbench: Workbench, stand_in: StandIn) -> Workbench:
-    return msgspec.structs.replace(workbench, toolchain=stand_in)
-
-
-@pytest.mark.parametrize("name", sorted(NEEDS))
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_contract(
     name: str, check: Check, transformer: Artifact, exported: Artifact, real: Workbench, tmp_path: Path

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,56 +19,10 @@ from skerry.build.techniques.buckets import doubling, fitted
 from skerry.spec.errors import DependencyError, ModelKindError, SpecError
 from skerry.testing.techniques import CHECKS, Specimen, the_same_seed_gives_the_same, vectors
 
-from .conftest import LINES, Family
+from .conftest import LINES, NEEDS, Family, StandIn, require
 
 Check = Callable[[Specimen], None]
-NEEDS = {"convert-litert": "litert", "litert-int8": "litert", "openvino": "openvino"}
-RUNTIME_PACKAGES = {"litert": "ai_edge_litert", "openvino": "openvino"}
-
-
-class Remembered:
-    """A real toolchain that does each thing once: importing its libraries takes most of the time of a conversion."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._answers: dict[str, tuple[Path, dict[str, Any]]] = {}
-
-    def __call__(self, name: str, script: str, request: dict[str, Any]) -> dict[str, Any]:
-        target = Path(request["target"])
-        asked = json.dumps([name, script, {key: value for key, value in request.items() if key != "target"}])
-        if asked not in self._answers:
-            own = Path(tempfile.mkdtemp(dir=self._folder))
-            self._answers[asked] = own, toolchain.run(name, script, request | {"target": str(own / target.name)})
-        made, answer = self._answers[asked]
-        shutil.copytree(made, target.parent, dirs_exist_ok=True)
-        return answer
-
-
-class StandIn:
-    """Notes what is asked, and writes empty files."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str, dict[str, Any]]] = []
-
-    def __call__(self, name: str, script: str, request: dict[str, Any]) -> dict[str, Any]:
-        self.asked.append((name, script, request))
-        target = Path(request["target"])
-        for path in (target, target.with_suffix(".bin")) if target.suffix == ".xml" else (target,):
-            path.write_bytes(b"made")
-        return {"bytes": 4, "pooled": request.get("pooling", "none") != "none"}
-
-
-def require(name: str) -> None:
-    """Skip where the toolchain of a technique, or the runtime of what it makes, is not installed."""
-    chain = NEEDS[name]
-    if toolchain.find(chain) is None:
-        pytest.skip(f"the toolchain {chain} is not installed: skerry toolchain install {chain}")
-    pytest.importorskip(RUNTIME_PACKAGES[chain], reason=f"the runtime is not installed: pip install 'skerry[{chain}]'")
-
-
-@pytest.fixture(scope="session")
-def real(workbench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
-    return msgspec.structs.replace(workbench, toolchain=Remembered(tmp_path_factory.mktemp("remembered")))
+NAMES = ("convert-litert", "litert-int8", "openvino")
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +51,7 @@ def specimen(request: pytest.FixtureRequest, name: str, real: Workbench, tmp_pat
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(NEEDS))
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_contract(name: str, check: Check, specimen: Specimen) -> None:
     if check is the_same_seed_gives_the_same:
@@ -130,16 +81,6 @@ def test_smoothing_alone_changes_no_answer(name: str, specimen: Specimen) -> Non
     other = specimen.apply("plain", {"buckets": [16], "smooth": 0.0})
     assert np.allclose(vectors(one, LINES), vectors(other, LINES), atol=1e-4)
     assert one.path.read_bytes() != other.path.read_bytes()
-
-
-@pytest.fixture
-def stand_in() -> StandIn:
-    return StandIn()
-
-
-@pytest.fixture
-def fast(workbench: Workbench, stand_in: StandIn) -> Workbench:
-    return msgspec.structs.replace(workbench, toolchain=stand_in)
 
 
 @pytest.fixture
@@ -238,7 +179,7 @@ def test_openvino_in_halves_is_half_as_large_and_answers_the_same(
 def test_where_there_is_no_toolchain_the_command_is_told(
     name: str, transformer: Artifact, exported: Artifact, made_up: Artifact, workbench: Workbench, tmp_path: Path
 ) -> None:
-    technique, chain = techniques()[name](), NEEDS[name]
+    technique, chain = techniques()[name](), NEEDS[name][0]
     artifact = next(one for one in (transformer, exported, made_up) if not technique.refuses(one))
     target = tmp_path / "made"
     target.mkdir()
@@ -259,8 +200,9 @@ def test_other_forms_are_refused(
 ) -> None:
     technique = techniques()[name]()
     taken = [one.form for one in (transformer, exported, made_up) if not technique.refuses(one)]
-    assert taken == [{"convert-litert": "transformer", "litert-int8": "litert", "openvino": "onnx"}[name]]
-    wrong = exported if name == "convert-litert" else transformer
+    form = "transformer" if name.startswith("convert-") else "litert" if name == "litert-int8" else "onnx"
+    assert taken == [form]
+    wrong = exported if form == "transformer" else transformer
     with pytest.raises(ModelKindError, match=name):
         technique.apply(wrong, {}, fast, tmp_path)
 
