@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -198,6 +199,29 @@ print(resident_bytes())
         )
         resident[engine] = int(done.stdout)
     assert resident["compiled"] < resident["interpreter"] - 2 * 12 * 2**20
+
+
+def test_weights_that_were_prepared_are_not_in_memory_as_the_file_has_them_too(tmp_path: Path) -> None:
+    if not keeps_files_in_memory() or not os.access("/proc/self/pagemap", os.R_OK):
+        pytest.skip("this system has no files in memory, or no /proc/self/pagemap")
+    path = build_litert_encoder(tmp_path / "wide.tflite", vocabulary=16, dimension=1024, layers=3)
+    code = """
+import sys
+from pathlib import Path
+from skerry.runtimes.litert import LiteRtRuntime
+session = LiteRtRuntime().load(Path(sys.argv[1]))
+mapping = ""
+for line in Path("/proc/self/smaps").read_text().splitlines():
+    key, *values = line.split()
+    if not key.endswith(":"):
+        mapping = values[-1]
+    elif key == "Rss:" and mapping == sys.argv[1]:
+        print(values[0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert sum(map(int, done.stdout.split())) < 1024 < 12 * 1024 < path.stat().st_size // 1024
 
 
 def test_nothing_is_written_to_the_terminal_while_it_loads_and_runs(lengths: Path) -> None:

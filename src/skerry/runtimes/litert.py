@@ -22,6 +22,7 @@ from skerry.runtimes.litert_engines import (
     import_litert,
     keeps_files_in_memory,
     listening,
+    prepare,
 )
 from skerry.runtimes.memory import give_back_free_memory, resident_bytes, unmap_file_pages
 from skerry.runtimes.modelfile import require_kind
@@ -124,11 +125,14 @@ class LiteRtRuntime:
         if device != "cpu":
             raise RuntimeUnavailableError(f"the litert runtime has no device {device!r}", expected="cpu")
         require_kind(path, self.name)
+        # What importing and looking around takes is not to add to the peak of loading.
+        unmap_file_pages()
         library = import_litert()
         signatures = _signatures(library, path, chosen.signature)
         together = Signatures(signatures, str(path))
         kind = _engine(chosen, signatures, path)
-        # What importing and looking took is not to add to the peak of loading.
+        with listening([]):
+            prepare(kind)
         give_back_free_memory()
         unmap_file_pages()
         before = resident_bytes()

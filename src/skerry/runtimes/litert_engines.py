@@ -60,6 +60,14 @@ def import_litert() -> ModuleType:
     return interpreter  # type: ignore[no-any-return]
 
 
+def prepare(kind: str) -> None:
+    """Import what an engine needs besides, and look for accelerators; both take memory that running does not."""
+    if kind == "compiled":
+        import ai_edge_litert.compiled_model  # noqa: F401 - imported again where it is used
+
+        _environment()
+
+
 class Interpreted:
     """A copy run by the interpreter."""
 
