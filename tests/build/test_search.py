@@ -184,6 +184,15 @@ def test_when_nothing_keeps_the_budget_the_nearest_says_what_to_relax(make: Make
     assert found.near_misses[0].relaxations[0].limit == "memory"
 
 
+def test_when_everything_is_too_large_the_smallest_tell_by_how_much(make: Make) -> None:
+    sizes = [900, 800, 700, 600]
+    techniques = Shrinking("export", "convert", [1000]), Shrinking("shrink", "quantize", sizes)
+    found = make(*techniques, budget=Budget(size=Size(100))).run(Trier())
+    assert found.chosen == "export(size=1000) → shrink(size=600)"
+    assert found.near_misses[0].relaxations[0].written == "600 B"
+    assert sorted(found.artifacts) == [f"export(size=1000) → shrink(size={size})" for size in (600, 700, 800)]
+
+
 def test_what_fails_fails_alone(make: Make) -> None:
     broken, missing = Shrinking("broken", "quantize", [500]), Shrinking("missing", "quantize", [500])
     broken.error = ModelKindError("does not work on this model")

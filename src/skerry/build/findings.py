@@ -71,10 +71,10 @@ class Failed(Outcome, frozen=True, kw_only=True, tag="failed"):
 
 
 class Discarded(Outcome, frozen=True, kw_only=True, tag="discarded"):
-    """It was not tried: a prediction had it far from the budget, the device lacks its runtime, or the time was up."""
+    """It was not tried: predicted far from the budget, too large, without a runtime here, or the time was up."""
 
     reason: str
-    by: Literal["prediction", "time", "device"] = "prediction"
+    by: Literal["prediction", "size", "time", "device"] = "prediction"
 
 
 def outcome_of(

@@ -40,6 +40,7 @@ from skerry.build.limits import Limits
 from skerry.build.material import Material, default_metric, tensor_material, text_material
 from skerry.build.measuring import RUNTIME_PACKAGES, RememberedTrials
 from skerry.build.progress import Progress
+from skerry.build.relaxation import NearMiss, near_misses
 from skerry.build.report import TOOLS, tool_versions
 from skerry.build.search import Found, Search, making_s
 from skerry.build.signature import signature_of
@@ -138,7 +139,8 @@ class ModelSearch:
                 predicted=predicted(self._plan),
             ),
             candidates=candidates, chosen=found.chosen, front=found.front, ladder=found.ladder,
-            near_misses=found.near_misses, rungs=len(RUNGS), environment=self._environment(material, found, begin),
+            near_misses=found.near_misses or _missed(reported[found.chosen]), rungs=len(RUNGS),
+            environment=self._environment(material, found, begin),
         )  # fmt: skip
 
     def _material(self, given: Given, origin: Artifact) -> tuple[Material, Artifact]:
@@ -282,6 +284,12 @@ class ModelSearch:
         name = f"models/{self._name}/{stem}-{file_digest(path).removeprefix(PREFIX)[:16]}{suffix}"
         self.files[name] = path
         return name
+
+
+def _missed(winner: Candidate) -> tuple[NearMiss, ...]:
+    """Return by how much a winner misses the budget on the texts that nobody had looked at, if it does."""
+    assert isinstance(winner.outcome, Measured)
+    return near_misses({winner.name: winner.outcome.lines})
 
 
 def _converter(ends: float) -> Callable[[str, str, dict[str, Any]], dict[str, Any]]:

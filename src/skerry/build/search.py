@@ -48,6 +48,9 @@ LEAST_MAKING_S = 60.0
 SETTINGS = 4
 """Of a technique's settings, which come the most promising first, so many are tried on one form."""
 
+SMALLEST = 3
+"""Of forms that are all too large, so many are measured."""
+
 _FAR = 2
 """Places that a technique with a toolchain stands behind others: an environment may have to be made for it."""
 
@@ -212,17 +215,22 @@ class Search:
     def runnable(self) -> dict[str, tuple[Artifact, int]]:
         """Return the forms that a runtime here runs and that are not hopeless, with their threads, by name."""
         found: dict[str, tuple[Artifact, int]] = {}
+        large: list[Artifact] = []
         for artifact in self._forms():
             if RUNTIMES.get(artifact.form) not in self._runtimes:
                 continue
             size, limit = artifact.size_with_tokenizer, self._budget.size
             if limit is not None and size > float(limit):
                 reason = f"{size / 1e6:.1f} MB on disk, over the limit of {float(limit) / 1e6:.1f} MB"
-                self._note(artifact, 1, Discarded(reason=reason))
+                self._note(artifact, 1, Discarded(reason=reason, by="size"))
+                large.append(artifact)
                 continue
             for threads in self._promising(artifact):
                 self._fits = True
                 found[self._names.of(artifact, threads)] = (artifact, threads)
+        if not found:  # the smallest ones tell by how much the limit is missed, and what could be had instead
+            large.sort(key=lambda artifact: artifact.size_with_tokenizer)
+            found = {self._names.of(each, self._threads[0]): (each, self._threads[0]) for each in large[:SMALLEST]}
         return found
 
     def _promising(self, artifact: Artifact) -> list[int]:

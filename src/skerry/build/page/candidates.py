@@ -22,7 +22,7 @@ from skerry.build.findings import (
 from skerry.build.page.markup import Markup, element, joined
 from skerry.build.verdict import total_excess
 
-_BY = {"prediction": "predicted", "time": "no time", "device": "not there"}
+_BY = {"prediction": "predicted", "size": "too large", "time": "no time", "device": "not there"}
 """What a candidate was left out by, in words."""
 
 _FOLDED = 8
