@@ -77,7 +77,7 @@ def _add(report: Report, figure: str, folder: Path, text: Path, *, seconds: floa
     held_out = keep_apart(text, place / LINES)
     read = read_project(place)
     model = read.pipeline.models[MODEL]
-    progress = Progress(sys.stderr, 2)
+    progress = Progress(sys.stderr, seconds=seconds)
     # Not the command: a release holds only what won, and here the runners-up are to be measured too.
     search = ModelSearch(MODEL, model, read, Cache(default_folder()), progress, Wish(seconds=seconds))
     search.search()

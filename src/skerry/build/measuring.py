@@ -16,6 +16,8 @@ from skerry.build.halving import Rung
 from skerry.build.items import Items
 from skerry.build.limits import Limits
 from skerry.build.measure import machine_digest
+from skerry.build.naming import in_words
+from skerry.build.progress import Progress
 from skerry.build.report import tool_versions
 from skerry.build.trial import Measured, Trials
 
@@ -31,6 +33,8 @@ class RememberedTrials:
     ----------
     items:
         What is asked, with the right answers among what decides the figures.
+    progress:
+        Told of what has to be measured.
     limits, metrics, truth, output, seed:
         See :class:`skerry.build.trial.Trials`.
     """
@@ -46,8 +50,10 @@ class RememberedTrials:
         truth: Mapping[str, Sequence[Any] | None] | None = None,
         output: int = 0,
         seed: int,
+        progress: Progress,
     ) -> None:
         self._cache = cache
+        self._progress = progress
         self._open: Callable[[], Trials] = lambda: Trials(
             baseline, items.items, limits=limits, metrics=metrics, truth=truth, output=output, seed=seed
         )
@@ -70,21 +76,31 @@ class RememberedTrials:
 
     def run(self, candidate: Artifact, rung: Rung, *, threads: int = 1, starts: int = 1) -> Measured | Failure:
         """Measure a candidate, or find what an earlier search measured of it; see :meth:`Trials.run`."""
-        return self._found(candidate.key, rung, threads, starts, lambda: self._opened().run(
+        name = in_words(candidate, threads)
+        return self._found(name, candidate.key, rung, threads, starts, lambda: self._opened().run(
             candidate, rung, threads=threads, starts=starts
         ))  # fmt: skip
 
     def baseline(self, rung: Rung, *, starts: int = 1) -> Measured | Failure:
         """Measure the baseline against itself; see :meth:`Trials.baseline`."""
-        return self._found({}, rung, 1, starts, lambda: self._opened().baseline(rung, starts=starts))
+        return self._found(
+            "the model as it was given", {}, rung, 1, starts, lambda: self._opened().baseline(rung, starts=starts)
+        )
 
     def _found(
-        self, what: dict[str, Any], rung: Rung, threads: int, starts: int, measure: Callable[[], Measured | Failure]
+        self,
+        name: str,
+        what: dict[str, Any],
+        rung: Rung,
+        threads: int,
+        starts: int,
+        measure: Callable[[], Measured | Failure],
     ) -> Measured | Failure:
         key = {**self._key, "of": what, "rung": msgspec.to_builtins(rung), "threads": threads, "starts": starts}
 
         def make(folder: Any) -> dict[str, Any]:
-            answer = measure()
+            with self._progress.step(f"measure {name}", rung.seconds * starts):
+                answer = measure()
             if isinstance(answer, Failure):
                 raise _FailedError(answer)
             return {"figures": msgspec.to_builtins(answer)}

@@ -160,7 +160,7 @@ class ModelSearch:
         limits = Limits(cores=max(self._wish.threads), memory_bytes=min(most, default=None))
         return RememberedTrials(
             self._cache, baseline, items, limits=limits, metrics=material.metrics, truth=material.truth(items),
-            output=material.output, seed=self._wish.seed,
+            output=material.output, seed=self._wish.seed, progress=self._progress,
         )  # fmt: skip
 
     def _foresight(self, baseline: Artifact, material: Material) -> Foresight | None:

@@ -360,7 +360,8 @@ class Search:
         settings = task.settings or {}
 
         def make(folder: Path) -> dict[str, Any]:
-            made: Artifact = technique.apply(artifact, settings, self._workbench, folder)
+            with self._workbench.progress.step(f"make {planned.name()}"):
+                made: Artifact = technique.apply(artifact, settings, self._workbench, folder)
             return made.noted()
 
         try:

@@ -149,7 +149,7 @@ def _search(project: Project, args: argparse.Namespace) -> int:
         _calibrate()
     for name in missing_toolchains(kinds):
         print(f"without the forms of {name}: `skerry toolchain install {name}` would add them", file=sys.stderr)
-    progress = Progress(sys.stderr, 2 * len(project.pipeline.models))
+    progress = Progress(sys.stderr, seconds=args.time * len(project.pipeline.models))
     searched = search_project(project, Cache(default_folder()), progress, wish)
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(searched)).decode())
