@@ -201,8 +201,15 @@ class ModelSearch:
             texts=material.texts, samples=material.rows, output=material.output, seed=self._wish.seed,
             threads=max(self._wish.threads), deadline=begin + making_s(self._wish.seconds), progress=self._progress,
             embed=embed, toolchain=_converter(begin + self._wish.seconds), teacher=origin,
-            forbidden=frozenset(map(key, material.held_out)),
+            forbidden=frozenset(map(key, material.held_out)), students=self._students(),
         )  # fmt: skip
+
+    def _students(self) -> dict[str, Artifact]:
+        """Return the smaller models that the pipeline names, if any is to be taught."""
+        if "prune" not in self._wish.kinds:
+            return {}
+        named = {source: msgspec.structs.replace(self._model, from_=source) for source in self._model.students}
+        return {source: artifact_of(find_origin(one, self._project.home), one) for source, one in named.items()}
 
     def _reported(self, name: str, trials: PlannedTrials) -> Candidate:
         """Return a winner with the figures that it has on texts nobody has looked at before."""

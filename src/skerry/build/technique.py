@@ -5,7 +5,7 @@ Entry point group ``skerry.techniques``; the built-in ones lie in :mod:`skerry.b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -46,6 +46,8 @@ class Workbench(msgspec.Struct, frozen=True, kw_only=True):
         The teacher: the vectors of texts by the model that was given, float32 of shape (texts, dimension).
     teacher:
         The model that was given itself, for techniques that look into it; ``None`` where only its vectors are known.
+    students:
+        Smaller models that may be taught in the place of the given one, by the sources that the pipeline names.
     forbidden:
         Keys (:func:`skerry.build.splits.key`) of the texts that the search selects by and reports on: nothing may learn
         from them.
@@ -63,6 +65,7 @@ class Workbench(msgspec.Struct, frozen=True, kw_only=True):
     progress: Progress
     embed: Callable[[Sequence[str]], Any] | None = None
     teacher: Artifact | None = None
+    students: Mapping[str, Artifact] = {}
     forbidden: frozenset[str] = frozenset()
     toolchain: Callable[[str, str, dict[str, Any]], dict[str, Any]] | None = None
 

@@ -51,6 +51,8 @@ class Model(Strict, frozen=True, kw_only=True):
     """Which of a model's graphs is meant where it has several, such as ``text`` and ``vision`` of CLIP."""
     allow_pickle: bool = False
     """Whether files may be opened whose reading can run code that their author put into them."""
+    students: tuple[str, ...] = ()
+    """Smaller models that a search may teach to answer as this one, named as ``from`` names it."""
     data: Data = Data()
     budget: Budget = Budget()
     runtime: str | None = None
