@@ -1,9 +1,8 @@
 """``distill``: a smaller transformer learns to answer as the model that was given, on text without labels.
 
-The student is the artifact itself, usually pruned. It is taught the teacher's vectors (Reimers, Gurevych: Making
-Monolingual Sentence Embeddings Multilingual using Knowledge Distillation, 2020), the states of all tokens where it can
-see them (Jiao et al.: TinyBERT, 2020), and how alike the teacher finds the texts of a batch (Tung, Mori:
-Similarity-Preserving Knowledge Distillation, 2019). The user's own texts are few, so it also reads sentences that are
+The student is the artifact itself, usually pruned. It is taught the teacher's vectors, or a classifier's logits
+(:mod:`skerry.build.techniques.subjects`), the states of all tokens where it can see them (Jiao et al.: TinyBERT, 2020),
+and how alike the teacher finds the texts of a batch (Tung, Mori: Similarity-Preserving Knowledge Distillation, 2019). The user's own texts are few, so it also reads sentences that are
 found on this machine (:mod:`skerry.build.corpus`).
 
 Training is AdamW with a short warm-up and a cosine to nothing, over as many steps as fit before the deadline. It
@@ -26,15 +25,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 
 from skerry.build.artifact import Artifact
-from skerry.build.measure import agreement_at
 from skerry.build.technique import Kind, Workbench
-from skerry.build.techniques.lessons import NEIGHBOURS, TEACHER_BATCH, Lessons, Teacher, taught
+from skerry.build.techniques.lessons import Lessons, Teacher, taught
 from skerry.build.techniques.rounding import round_rows
 from skerry.build.techniques.samples import chosen_texts
 from skerry.build.techniques.settings import Settings, forged, plain, read_settings, require_accepted
+from skerry.build.techniques.subjects import NEIGHBOURS, subject_of
 from skerry.build.techniques.transformer import Transformer, refuses_transformer
-from skerry.run.pooling import normalized
-from skerry.spec.errors import ModelKindError, SpecError
+from skerry.spec.errors import SpecError
 
 _CHECKPOINT = "checkpoint.pt"
 _BETAS = (0.9, 0.98)
@@ -43,8 +41,6 @@ _CLIP = 0.2
 _MEMORY = 0.99
 """What is judged and written is the running mean of the weights over about 100 steps: while the rate is high, they jump
 about what they have learned (Polyak, Juditsky: Acceleration of Stochastic Approximation by Averaging, 1992)."""
-_LEARNED = 0.999
-"""The mean cosine between student and teacher above which there is nothing to learn."""
 _LEAST_GAIN = 1e-4
 """A gain in agreement below this is none."""
 _TRIED = 20
@@ -65,7 +61,8 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
     rate:
         The highest rate of learning.
     vectors, tokens, similarity:
-        The weights of the texts' vectors, of the states of their tokens, and of the likenesses within a batch.
+        The weights of the texts' vectors (a classifier's logits), of the states of their tokens, and of the likenesses
+        within a batch.
     embedding:
         ``frozen``: the table of embeddings stays as it is. ``int4``: it is rounded to 4 bits in blocks of 32 first, as
         ``litert-int8`` with ``embedding: int4`` will do, and the layers learn to live with that. ``learned``: it
@@ -96,13 +93,11 @@ class Distill:
     name: ClassVar[str] = "distill"
     kind: ClassVar[Kind] = "distill"
     version: ClassVar[int] = 4
-    summary: ClassVar[str] = "a pruned model learns the original's vectors on text without labels; minutes to hours"
+    summary: ClassVar[str] = "a pruned model learns the original's vectors or classes on text without labels; minutes to hours"
     toolchain: ClassVar[str | None] = None
 
     def refuses(self, artifact: Artifact) -> str:
         """Return why it cannot be applied, or an empty text."""
-        if artifact.task != "embedding":
-            return "it teaches vectors, and this model classifies"
         return refuses_transformer(artifact)
 
     def candidates(self, artifact: Artifact, workbench: Workbench) -> list[dict[str, Any]]:
@@ -111,7 +106,7 @@ class Distill:
         Takes seconds.
         """
         require_accepted(self.refuses(artifact), self.name)
-        if _likeness(artifact, workbench) >= _LEARNED:
+        if _likeness(artifact, workbench) >= subject_of(artifact).learned:
             return []
         return [plain(DistillSettings(steps=30_000, further=300_000, embedding="int4", check_every=200, patience=12))]
 
@@ -138,10 +133,12 @@ class _Training:
         self._torch = self.transformer.torch
         self._told, self._workbench, self._place = told, workbench, place
         self._half = computes_half(self._torch, told.compute)
-        self._require_same_dimension()
+        self._subject = subject_of(artifact)
+        answers = taught(workbench, workbench.texts[:1], self._subject)
+        self._subject.require_fit(self.transformer.config, answers.shape[1])
         self._lessons = Lessons(self.transformer, workbench, told.further, place)
-        self._teacher = Teacher(self.transformer, workbench, half=self._half)
-        self._wanted = self._teacher.vectors([self._lessons.texts[number] for number in self._lessons.held_out])
+        self._teacher = Teacher(self.transformer, workbench, self._subject, half=self._half)
+        self._wanted = self._teacher.answers([self._lessons.texts[number] for number in self._lessons.held_out])
         self._weights = self._learning_weights()
         self._optimizer = self._torch.optim.AdamW(
             self._weights.values(), lr=told.rate, betas=_BETAS, weight_decay=0.01, fused=True
@@ -179,15 +176,6 @@ class _Training:
         """Remove the checkpoint, once the result is written."""
         shutil.rmtree(self._place, ignore_errors=True)
 
-    def _require_same_dimension(self) -> None:
-        size = getattr(self.transformer.config, "hidden_size", 0)
-        length = taught(self._workbench, self._workbench.texts[:1]).shape[1]
-        if size and size != length:
-            raise ModelKindError(
-                f"the student gives {size} numbers and its teacher {length}",
-                expected="a student whose vectors are as long as the teacher's",
-            )
-
     def _learning_weights(self) -> dict[str, Any]:
         """Return the weights that learn, by name; the table of embeddings is rounded or let be as it is told."""
         model = self.transformer.model
@@ -222,22 +210,22 @@ class _Training:
 
     def _learn(self) -> None:
         """Take one step on the batch that is due."""
-        torch = self._torch
+        torch, subject = self._torch, self._subject
         chosen = next(self._batches)
         for group in self._optimizer.param_groups:
             group["lr"] = self._told.rate * _pace(self._step, self._planned)
         inputs = self.transformer.inputs([self._lessons.ids[number] for number in chosen])
         wanted, states = self._teacher.lesson(inputs, [self._lessons.texts[number] for number in chosen])
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._half):
-            answer = self.transformer.model(**inputs)
-        vectors = torch.nn.functional.normalize(self.transformer.pooled(inputs, answer).float(), dim=1)
-        loss = self._told.vectors * (1 - (vectors * wanted).sum(dim=1)).mean()
+            answer = self.transformer.model(**inputs, **subject.asked)
+        found = subject.tensor(torch, self.transformer.pooled(inputs, answer))
+        loss = self._told.vectors * subject.loss(torch, found, wanted)
         if states is not None and self._told.tokens:
             kept = inputs["attention_mask"].bool()
-            apart = (answer.last_hidden_state.float() - states)[kept].square().mean()
+            apart = (subject.states(answer).float() - states)[kept].square().mean()
             loss = loss + self._told.tokens * apart / states[kept].square().mean()
         if self._told.similarity:
-            alike = torch.nn.functional.mse_loss(vectors @ vectors.T, wanted @ wanted.T)
+            alike = torch.nn.functional.mse_loss(found @ found.T, wanted @ wanted.T)
             loss = loss + self._told.similarity * alike
         self._optimizer.zero_grad()
         loss.backward()
@@ -257,7 +245,7 @@ class _Training:
         self._put(self._mean)
         found = [self.transformer.pooled(*pair).numpy() for pair in self.transformer.run(rows)]
         self._put(now)
-        agreement = agreement_at(self._wanted, normalized(np.concatenate(found)), min(NEIGHBOURS, len(rows) - 1))
+        agreement = self._subject.judge(self._wanted, self._subject.array(np.concatenate(found)))
         if agreement > self._best + _LEAST_GAIN:
             self._best, self._stale = agreement, 0
             self._best_weights = {name: mean.clone() for name, mean in self._mean.items()}
@@ -315,12 +303,15 @@ def _place(artifact: Artifact, settings: dict[str, Any], workbench: Workbench, t
 
 
 def _likeness(artifact: Artifact, workbench: Workbench) -> float:
-    """Return the mean cosine between the student's and the teacher's vectors of a few texts."""
+    """Return how alike the student's and the teacher's answers to a few texts are."""
+    import numpy as np
+
+    subject = subject_of(artifact)
     transformer = Transformer(artifact, threads=workbench.threads, seed=workbench.seed)
-    texts = chosen_texts(workbench, TEACHER_BATCH)
-    wanted = taught(workbench, texts)
+    texts = chosen_texts(workbench, subject.looked_at)
+    wanted = taught(workbench, texts, subject)
     found = [transformer.pooled(*pair).numpy() for pair in transformer.run(transformer.ids(texts))]
-    return float((normalized(found[0]) * wanted).sum(axis=1).mean())
+    return subject.likeness(wanted, subject.array(np.concatenate(found)))
 
 
 def _pace(step: int, steps: int) -> float:

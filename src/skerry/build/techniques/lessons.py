@@ -2,7 +2,7 @@
 
 A teacher whose weights are at hand and who reads texts as the student does is asked for the states of all tokens (Jiao
 et al.: TinyBERT: Distilling BERT for Natural Language Understanding, 2020): twenty vectors a text instead of
-one. Any other gives the vector of each text.
+one. Any other gives the vector of each text, or its logits (:mod:`skerry.build.techniques.subjects`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import msgspec
 from skerry.build.corpus import machine_texts
 from skerry.build.splits import key
 from skerry.build.technique import Workbench
+from skerry.build.techniques.subjects import NEIGHBOURS, Subject
 from skerry.build.techniques.transformer import Transformer
-from skerry.run.pooling import normalized
 from skerry.spec.errors import ModelKindError
 from skerry.spec.ports import Array
 
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.2, 300
-NEIGHBOURS = 10
 TEACHER_BATCH = 16
 _SORTED_TOGETHER = 8192
 """Texts that are sorted by length at once: enough for batches without padding, few enough to mix them well."""
@@ -81,12 +80,14 @@ class Teacher:
 
     Parameters
     ----------
+    subject:
+        What it teaches.
     half:
         Whether it may compute in bfloat16.
     """
 
-    def __init__(self, student: Transformer, workbench: Workbench, *, half: bool) -> None:
-        self._workbench = workbench
+    def __init__(self, student: Transformer, workbench: Workbench, subject: Subject, *, half: bool) -> None:
+        self._workbench, self._subject = workbench, subject
         self._model = _transformer(student, workbench)
         if self._model is not None and half:
             self._model.model.to(student.torch.bfloat16)
@@ -98,39 +99,39 @@ class Teacher:
         return self._model is not None
 
     def lesson(self, inputs: dict[str, Any], texts: Sequence[str]) -> tuple[Any, Any]:
-        """Return the vectors of a batch, of length 1, and the states of its tokens or ``None``; as tensors in fp32."""
+        """Return the answers to a batch, and the states of its tokens or ``None``; as tensors in fp32."""
         if self._model is None:
             import torch
 
-            return torch.from_numpy(self.vectors(texts)), None
+            return torch.from_numpy(self.answers(texts)), None
         torch = self._model.torch
         with torch.no_grad():
-            answer = self._model.model(**inputs)
-            vectors = torch.nn.functional.normalize(self._model.pooled(inputs, answer).float(), dim=1)
-        return vectors, answer.last_hidden_state.float()
+            answer = self._model.model(**inputs, **self._subject.asked)
+            wanted = self._subject.tensor(torch, self._model.pooled(inputs, answer))
+        return wanted, self._subject.states(answer).float()
 
-    def vectors(self, texts: Sequence[str]) -> Array:
-        """Return the exact vectors of texts, of length 1: float32 of shape (texts, dimension)."""
+    def answers(self, texts: Sequence[str]) -> Array:
+        """Return the exact answers to texts: float32 of shape (texts, numbers)."""
         import numpy as np
 
         fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
         for start in range(0, len(fresh), TEACHER_BATCH):
             part = fresh[start : start + TEACHER_BATCH]
-            self._known.update(zip(part, taught(self._workbench, part), strict=True))
+            self._known.update(zip(part, taught(self._workbench, part, self._subject), strict=True))
         found = np.stack([self._known[text] for text in texts])
         if len(self._known) > _MOST_KNOWN:
             self._known.clear()
         return found
 
 
-def taught(workbench: Workbench, texts: Sequence[str]) -> Array:
-    """Return the teacher's vectors of a few texts, of length 1; raises ``ModelKindError`` where there is no teacher."""
+def taught(workbench: Workbench, texts: Sequence[str], subject: Subject) -> Array:
+    """Return the teacher's answers to a few texts; raises ``ModelKindError`` where there is no teacher."""
     import numpy as np
 
     if workbench.embed is None:
         raise ModelKindError("distillation needs the original model as its teacher", expected="workbench.embed")
     parts = [workbench.embed(texts[start : start + TEACHER_BATCH]) for start in range(0, len(texts), TEACHER_BATCH)]
-    return normalized(np.concatenate(parts).astype(np.float32))
+    return subject.array(np.concatenate(parts).astype(np.float32))
 
 
 def split(count: int, seed: int) -> tuple[list[int], list[int]]:

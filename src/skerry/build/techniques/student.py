@@ -22,10 +22,10 @@ _TAKEN = (".json", ".safetensors", ".bin")
 
 
 class StudentSettings(Settings, frozen=True, kw_only=True):
-    """Which student: the ``source`` that the pipeline file names, and the ``digest`` of its files."""
+    """Which student: the ``source`` that the pipeline file names, and the ``digest`` of its files; else the first one."""
 
-    source: str
-    digest: str
+    source: str = ""
+    digest: str = ""
 
 
 class Student:
@@ -57,14 +57,15 @@ class Student:
         """
         require_accepted(self.refuses(artifact), self.name)
         told = read_settings(StudentSettings, settings, self.name)
-        student = workbench.students.get(told.source)
-        if student is None or student.source != told.digest:
-            raise ModelKindError("this student is not among those of the pipeline", where=told.source)
+        source = told.source or next(iter(workbench.students), "")
+        student = workbench.students.get(source)
+        if student is None or told.digest not in {"", student.source}:
+            raise ModelKindError("this student is not among those of the pipeline", where=source)
         reason = refuses_transformer(student)
         if not reason and student.part != artifact.part:
             reason = f"of its model it is the part {student.part!r}, and its teacher of its own {artifact.part!r}"
         if reason:
-            raise ModelKindError(f"it cannot be a student: {reason}", where=told.source)
+            raise ModelKindError(f"it cannot be a student: {reason}", where=source)
         files = tuple(name for name in student.files if name.endswith(_TAKEN) and name != TOKENIZER)
         for name in files:
             shutil.copyfile(student.folder / name, target / name)
