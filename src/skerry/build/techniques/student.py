@@ -22,7 +22,7 @@ _TAKEN = (".json", ".safetensors", ".bin")
 
 
 class StudentSettings(Settings, frozen=True, kw_only=True):
-    """Which student: the ``source`` that the pipeline file names, and the ``digest`` of its files; else the first one."""
+    """Which student: the ``source`` that the pipeline names and the ``digest`` of its files; else the first one."""
 
     source: str = ""
     digest: str = ""
