@@ -15,14 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from skerry.run.wordpieces import read_word_pieces
 from skerry.spec.errors import DependencyError, ModelCorruptError, ModelMissingError
 
 CHARACTERS_PER_TOKEN = 16
 MOST_CHARACTERS = 65_536
-
-_NO_UTF8 = (TypeError, UnicodeEncodeError)
-"""How the package says that a text has no UTF-8 form."""
 
 _HASHED_WORDS = 30_000
 """Ids of hashed words: as many as a usual vocabulary has."""
@@ -50,7 +46,7 @@ def sound_text(text: str) -> str:
 
 
 class VocabularyTokens:
-    """The tokens of a ``tokenizer.json``: as the package ``tokenizers`` has them, or :mod:`skerry.run.wordpieces`.
+    """The tokens of a ``tokenizer.json``, by the package ``tokenizers``.
 
     Padding and truncation that the file asks for are replaced: a file often pads every text to 128.
 
@@ -70,9 +66,11 @@ class VocabularyTokens:
     """
 
     def __init__(self, path: Path, max_tokens: int) -> None:
-        self._reader = _reader(path)
-        self.pad = self._reader.pad
-        self._batch = self._reader.batch
+        tokenizer = _read_tokenizer(path)
+        self.pad = _pad_id(tokenizer)
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._batch = tokenizer.encode_batch_fast
         self._empty = (self.pad,)
         self._take(max_tokens)
 
@@ -82,7 +80,7 @@ class VocabularyTokens:
             self._take(max_tokens)
 
     def _take(self, most: int) -> None:
-        self._reader.take(most)
+        self._tokenizer.enable_truncation(most)
         self._most = most
         self._room = min(CHARACTERS_PER_TOKEN * most, MOST_CHARACTERS)
 
@@ -91,9 +89,9 @@ class VocabularyTokens:
         if len(text) > self._room:
             return self._long(text)
         try:
-            ids = self._batch((text,))[0]
-        except _NO_UTF8:
-            ids = self._batch((sound_text(text),))[0]
+            ids: list[int] = self._batch([text])[0].ids
+        except TypeError:  # how the package says that the text has no UTF-8 form
+            ids = self._batch([sound_text(text)])[0].ids
         return ids or self._empty
 
     def many(self, texts: Sequence[str]) -> list[Sequence[int]]:
@@ -102,11 +100,11 @@ class VocabularyTokens:
         cut = [text if len(text) <= room else text[:room] for text in texts]
         try:
             found = self._batch(cut)
-        except _NO_UTF8:
+        except TypeError:
             return [self.one(text) for text in texts]
         return [
-            (ids or self._empty) if len(text) <= room else self._long(text, ids)
-            for text, ids in zip(texts, found, strict=True)
+            (encoding.ids or self._empty) if len(text) <= room else self._long(text, encoding.ids)
+            for text, encoding in zip(texts, found, strict=True)
         ]
 
     def _long(self, text: str, ids: Sequence[int] = ()) -> Sequence[int]:
@@ -115,7 +113,7 @@ class VocabularyTokens:
         ids = ids or self.one(text[:room])
         while len(ids) < self._most and room < min(len(text), MOST_CHARACTERS):
             room = min(room * 4, MOST_CHARACTERS)
-            ids = self._batch((sound_text(text[:room]),))[0] or self._empty
+            ids = self._batch([sound_text(text[:room])])[0].ids or self._empty
         return ids
 
 
@@ -146,44 +144,7 @@ class HashedTokens:
         return [self.one(text) for text in texts]
 
 
-class _Reader(Protocol):
-    """Reads texts that were cut to length."""
-
-    pad: int
-
-    def take(self, most: int) -> None:
-        """Take at most this many tokens of a text."""
-
-    def batch(self, texts: Sequence[str]) -> list[Sequence[int]]:
-        """Return the ids of every text; raises one of ``_NO_UTF8`` for a text that has no UTF-8 form."""
-
-
-class _Package:
-    """A reader that leaves everything to the package."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.pad = _pad_id(tokenizer)
-        tokenizer.no_padding()
-        self.take = tokenizer.enable_truncation
-        self._batch = tokenizer.encode_batch_fast
-
-    def batch(self, texts: Sequence[str]) -> list[Sequence[int]]:
-        return [encoding.ids for encoding in self._batch(list(texts))]
-
-
-def _reader(path: Path) -> _Reader:
-    tokenizer_class = _tokenizer_class()
-    if not path.is_file():
-        raise ModelMissingError(
-            "the model's tokenizer is missing", where=str(path), hint="run `skerry build PIPELINE` first"
-        )
-    try:
-        return read_word_pieces(path) or _Package(tokenizer_class.from_file(str(path)))
-    except Exception as error:  # the package raises plain Exception for whatever is wrong in the file
-        raise ModelCorruptError(f"this tokenizer is damaged: {error}", where=str(path)) from error
-
-
-def _tokenizer_class() -> Any:
+def _read_tokenizer(path: Path) -> Any:
     # The threads of a device are budgeted, and the package's own pool does not survive a fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -192,7 +153,14 @@ def _tokenizer_class() -> Any:
         raise DependencyError(
             f"a text model needs the package tokenizers: {error}", hint="pip install 'skerry[text]'"
         ) from error
-    return Tokenizer
+    if not path.is_file():
+        raise ModelMissingError(
+            "the model's tokenizer is missing", where=str(path), hint="run `skerry build PIPELINE` first"
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the package raises plain Exception for whatever is wrong in the file
+        raise ModelCorruptError(f"this tokenizer is damaged: {error}", where=str(path)) from error
 
 
 def _pad_id(tokenizer: Any) -> int:
