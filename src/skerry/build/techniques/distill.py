@@ -225,8 +225,7 @@ class _Training:
             apart = (subject.states(answer).float() - states)[kept].square().mean()
             loss = loss + self._told.tokens * apart / states[kept].square().mean()
         if self._told.similarity:
-            alike = torch.nn.functional.mse_loss(found @ found.T, wanted @ wanted.T)
-            loss = loss + self._told.similarity * alike
+            loss = loss + self._told.similarity * subject.relations(torch, found, wanted)
         self._optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._weights.values(), _CLIP)
