@@ -125,6 +125,14 @@ def fast(workbench: Workbench, stand_in: StandIn) -> Workbench:
     return msgspec.structs.replace(workbench, toolchain=stand_in)
 
 
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A BERT of three layers that tells three classes apart, and whose layers do much."""
+    folder = tmp_path_factory.mktemp("classifier") / "bert"
+    write_model(folder, architecture="Classifier", num_hidden_layers=3, num_labels=3, initializer_range=0.3)
+    return folder_artifact(folder, task="classification", pooling="none", normalize=False, dimension=3)
+
+
 Family = Callable[..., Artifact]
 
 

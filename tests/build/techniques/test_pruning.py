@@ -22,6 +22,7 @@ from skerry.build.techniques.graph import Graph
 from skerry.build.techniques.prune_ffn import PruneFfn
 from skerry.build.techniques.prune_heads import PruneHeads, attentions
 from skerry.build.techniques.prune_layers import PruneLayers
+from skerry.build.techniques.subjects import Classes
 from skerry.build.techniques.transformer import Transformer
 from skerry.build.techniques.trim_vocabulary import TrimVocabulary
 from skerry.build.techniques.vocabulary import Vocabulary
@@ -29,7 +30,8 @@ from skerry.run.tokens import VocabularyTokens
 from skerry.spec.errors import ModelKindError, SpecError
 from skerry.testing.techniques import vectors
 
-from .conftest import LINES, Family
+from ..conftest import write_model
+from .conftest import LINES, Family, folder_artifact
 
 SHORT = {
     "steps": 100, "check_every": 20, "batch": 256, "rate": 0.005, "patience": 9, "further": 0, "embedding": "learned",
@@ -43,7 +45,11 @@ def config_of(artifact: Artifact) -> dict[str, Any]:
 
 
 def closeness(one: Artifact, other: Artifact) -> float:
-    return float((vectors(one, LINES) * vectors(other, LINES)).sum(axis=1).mean())
+    """Return the mean cosine of vectors, or the share of texts of which two classifiers name the same class."""
+    answers = vectors(one, LINES), vectors(other, LINES)
+    if one.task == "classification":
+        return float((answers[0].argmax(axis=1) == answers[1].argmax(axis=1)).mean())
+    return float((answers[0] * answers[1]).sum(axis=1).mean())
 
 
 def table_of(artifact: Artifact) -> Any:
@@ -176,10 +182,10 @@ def wordy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "before.json", folder / "after.json"
 
 
-@pytest.fixture(scope="module")
-def teacher(family: Family) -> Artifact:
+@pytest.fixture(scope="module", params=["vectors", "classes"])
+def teacher(request: pytest.FixtureRequest, family: Family, classifier: Artifact) -> Artifact:
     """A model whose layers do much, so that there is something to learn."""
-    return family("bert", num_hidden_layers=3, initializer_range=0.3)
+    return classifier if request.param == "classes" else family("bert", num_hidden_layers=3, initializer_range=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -286,5 +292,37 @@ class TestDistill:
         with pytest.raises(SpecError, match="too few"):
             Distill().apply(student, SHORT, msgspec.structs.replace(lessons, texts=LINES[:5]), tmp_path)
         other = msgspec.structs.replace(lessons, embed=lambda texts: np.ones((len(texts), 8), dtype=np.float32))
-        with pytest.raises(ModelKindError, match="32 numbers and its teacher 8"):
+        with pytest.raises(
+            ModelKindError, match=r"(32 numbers and its teacher|3 classes apart and its teacher gives) 8"
+        ):
             Distill().apply(student, SHORT, other, tmp_path)
+
+    def test_a_classifier_with_smaller_states_learns_the_logits_alone(
+        self, classifier: Artifact, workbench: Workbench, tmp_path: Path
+    ) -> None:
+        folder = write_model(
+            tmp_path / "small", architecture="Classifier", hidden_size=16, num_labels=3, initializer_range=0.3
+        )
+        small = msgspec.structs.replace(classifier, folder=folder)
+        seeing = msgspec.structs.replace(
+            workbench, embed=lambda texts: vectors(classifier, list(texts)), teacher=classifier
+        )
+        (tmp_path / "target").mkdir()
+        made = Distill().apply(small, {**SHORT, "compute": "bf16"}, seeing, tmp_path / "target")
+        assert closeness(classifier, made) > closeness(classifier, small) + 0.01
+
+    def test_softened_logits_are_compared_as_hinton_does(self) -> None:
+        torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'skerry[build]'")
+        logits = np.random.default_rng(3).normal(size=(2, 5, 4))
+        shares = np.exp(logits / 2) / np.exp(logits / 2).sum(axis=2, keepdims=True)
+        wanted = 4 * (shares[1] * np.log(shares[1] / shares[0])).sum(axis=1).mean()
+        found = Classes().loss(torch, *(torch.from_numpy(one) for one in logits))
+        np.testing.assert_allclose(float(found), wanted)
+
+    def test_one_number_is_no_class(self, workbench: Workbench, tmp_path: Path) -> None:
+        folder = write_model(tmp_path / "score", architecture="Classifier", num_labels=1)
+        score = folder_artifact(folder, task="classification", pooling="none", normalize=False, dimension=1)
+        scores = msgspec.structs.replace(workbench, embed=lambda texts: vectors(score, list(texts)))
+        assert Distill().candidates(score, scores) == []
+        with pytest.raises(ModelKindError, match="one number"):
+            Distill().apply(score, SHORT, scores, tmp_path)

@@ -11,7 +11,15 @@ import pytest
 
 from skerry.build.artifact import Artifact
 from skerry.build.technique import Workbench, techniques
-from skerry.testing.techniques import CHECKS, ContractError, Specimen, it_makes_a_sound_model, refusing_is_pure
+from skerry.testing.techniques import (
+    CHECKS,
+    ContractError,
+    Specimen,
+    it_makes_a_sound_model,
+    refusing_is_pure,
+    the_first_candidate_works,
+    vectors,
+)
 
 Check = Callable[[Specimen], None]
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -58,6 +66,15 @@ def test_a_vocabulary_is_trimmed_in_a_graph_too(exported: Artifact, workbench: W
         folder=tmp_path, settings={"common": 0},
     )  # fmt: skip
     it_makes_a_sound_model(specimen)
+
+
+@pytest.mark.parametrize("name", sorted(FROM_WEIGHTS))
+@pytest.mark.parametrize("check", [it_makes_a_sound_model, the_first_candidate_works], ids=lambda check: check.__name__)
+def test_classifiers_are_taken_too(
+    name: str, check: Check, classifier: Artifact, exported: Artifact, workbench: Workbench, tmp_path: Path
+) -> None:
+    taught = msgspec.structs.replace(workbench, embed=lambda texts: vectors(classifier, list(texts)))
+    check(specimen_of(name, classifier, exported, taught, tmp_path))
 
 
 class Careless:

@@ -2,8 +2,9 @@
 
 The student is the artifact itself, usually pruned. It is taught the teacher's vectors, or a classifier's logits
 (:mod:`skerry.build.techniques.subjects`), the states of all tokens where it can see them (Jiao et al.: TinyBERT, 2020),
-and how alike the teacher finds the texts of a batch (Tung, Mori: Similarity-Preserving Knowledge Distillation, 2019). The user's own texts are few, so it also reads sentences that are
-found on this machine (:mod:`skerry.build.corpus`).
+and how alike the teacher finds the texts of a batch (Tung, Mori: Similarity-Preserving Knowledge Distillation, 2019).
+The user's own texts are few, so it also reads sentences that are found on this machine
+(:mod:`skerry.build.corpus`).
 
 Training is AdamW with a short warm-up and a cosine to nothing, over as many steps as fit before the deadline. It
 computes in bfloat16 where the processor multiplies in it. The best weights, averaged over some steps, by agreement on
@@ -93,7 +94,7 @@ class Distill:
     name: ClassVar[str] = "distill"
     kind: ClassVar[Kind] = "distill"
     version: ClassVar[int] = 4
-    summary: ClassVar[str] = "a pruned model learns the original's vectors or classes on text without labels; minutes to hours"
+    summary: ClassVar[str] = "a pruned model learns the original's vectors or classes, without labels; minutes to hours"
     toolchain: ClassVar[str | None] = None
 
     def refuses(self, artifact: Artifact) -> str:
