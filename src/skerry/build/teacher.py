@@ -11,7 +11,7 @@ from skerry.run.encoder import Encoder, load_encoder
 from skerry.spec.manifest import ModelManifest, Variant
 
 Embed = Callable[[Sequence[str]], Any]
-"""Gives the vectors of texts: float32 of shape (texts, dimension)."""
+"""Gives the vectors of texts, float32 of shape (texts, dimension), or a classifier's logits: (texts, classes)."""
 
 
 def teaching(baseline: Artifact) -> contextlib.AbstractContextManager[Embed | None]:

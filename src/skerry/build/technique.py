@@ -43,7 +43,8 @@ class Workbench(msgspec.Struct, frozen=True, kw_only=True):
     progress:
         Told of long work.
     embed:
-        The teacher: the vectors of texts by the model that was given, float32 of shape (texts, dimension).
+        The teacher: the vectors of texts by the model that was given, float32 of shape (texts, dimension), or a
+        classifier's logits of shape (texts, classes).
     teacher:
         The model that was given itself, for techniques that look into it; ``None`` where only its vectors are known.
     students:
