@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import msgspec
@@ -148,6 +149,26 @@ def test_of_first_choices_what_prunes_most_is_taught_first(make: Make) -> None:
     pruned = [each.removesuffix(" → teach(200)").replace("size=", "") for each in teach.applied]
     assert pruned[0] == "original"  # which changes the model least
     assert pruned[1:] == ["much(500)", "little(900)", "little(300)"]
+
+
+@pytest.mark.parametrize(("took", "students"), [(10.0, 2), (20.0, 1)])
+def test_another_student_is_taught_only_where_half_of_the_time_is_left(
+    make: Make, monkeypatch: pytest.MonkeyPatch, took: float, students: int
+) -> None:
+    now = 0.0
+
+    class Slow(Weights):
+        def apply(self, artifact: Artifact, settings: dict[str, Any], workbench: Workbench, target: Path) -> Artifact:
+            nonlocal now
+            now += took
+            return super().apply(artifact, settings, workbench, target)
+
+    monkeypatch.setattr("skerry.build.search.time", SimpleNamespace(monotonic=lambda: now))
+    prune = Weights("prune", "prune", [900, 300], form="transformer")
+    teach, export = Slow("teach", "distill", [200], form="transformer"), Shrinking("export", "convert", [1000])
+    teach.candidates = lambda artifact, workbench: [{"size": 200}] if artifact.steps else []  # type: ignore[method-assign]
+    make(prune, teach, export, seconds=60.0).run(Trier())
+    assert len(teach.applied) == students
 
 
 def test_a_long_search_keeps_twenty_minutes_for_measuring() -> None:

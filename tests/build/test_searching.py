@@ -51,6 +51,9 @@ def test_a_search_makes_a_release_that_answers_and_reports(project: Path) -> Non
     found = search(project)
     findings = found.models["tiny"]
     assert findings.chosen is not None
+    [command] = findings.environment.commands
+    assert "--threads" not in command
+    assert "--prune" not in command
     assert {used.split for used in findings.environment.texts} == {"calibrate", "select", "report"}
     manifest = read_manifest(project / ".skerry" / "small")
     assert [variant.technique for variant in manifest.models["tiny"].variants] == list(findings.ladder)

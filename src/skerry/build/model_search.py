@@ -236,10 +236,11 @@ class ModelSearch:
             )
             for purpose, items in purposes
         )  # fmt: skip
-        command = f"skerry build {shlex.quote(os.path.relpath(self._project.path))} --time {self._wish.seconds:g}s"
-        plan = self._plan
-        if plan is not None:
-            command += f" --device {plan.name}"
+        plan, wish = self._plan, self._wish
+        command = f"skerry build {shlex.quote(os.path.relpath(self._project.path))} --time {wish.seconds:g}s"
+        command += f" --device {plan.name}" if plan is not None else ""
+        command += " --prune" if "prune" in wish.kinds else ""
+        command += f" --threads {','.join(map(str, wish.threads))}" if wish.threads != (1,) else ""
         return Environment(
             machine=measure.machine(), device="" if plan is None else plan.profile.name or plan.name,
             predicted_within=None if plan is None else round(plan.off, 2),

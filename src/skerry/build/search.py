@@ -14,12 +14,12 @@ import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from skerry.build import toolchain
-from skerry.build.artifact import RUNTIMES, Artifact, Form, Step
+from skerry.build.artifact import RUNTIMES, Artifact, Form
 from skerry.build.cache import Cache
 from skerry.build.contender import Failure
 from skerry.build.figures import Figures, plain
@@ -33,6 +33,7 @@ from skerry.build.omissions import Omissions
 from skerry.build.relaxation import NearMiss, near_misses
 from skerry.build.report import TOOLS, tool_versions
 from skerry.build.rows import row_digest
+from skerry.build.task import Task
 from skerry.build.technique import Kind, LateError, Workbench
 from skerry.build.verdict import verdict
 from skerry.spec.budget import Budget
@@ -43,6 +44,8 @@ MAKING_SHARE = 0.5
 """Of a short search, at most this share of the time goes into making forms; the rest is for measuring them."""
 MEASURING_S = 1200.0
 """What measuring may take of a long one: for some two hundred forms, which is more than there are."""
+TEACHING_SHARE = 0.5
+"""After this share of the time for making forms no further student is begun: it would learn less than the last."""
 LEAST_MAKING_S = 60.0
 """What the first form that fits may take in any case: a search that finds none is of no use."""
 SETTINGS = 4
@@ -98,25 +101,6 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     measuring_s: float = 0.0
 
 
-class _Task(NamedTuple):
-    """A technique to be applied to an artifact; without settings, the settings are to be found first."""
-
-    artifact: Artifact
-    technique: Any
-    settings: dict[str, Any] | None = None
-    circumstances: str = ""
-    rank: int = 0  # of the settings, among those of the technique
-
-    def planned(self) -> Artifact:
-        """Return the artifact with the step that is still to be done."""
-        step = Step(
-            technique=self.technique.name, version=self.technique.version, settings=self.settings or {},
-            circumstances=self.circumstances,
-        )  # fmt: skip
-        form = getattr(self.technique, "makes", self.artifact.form)
-        return msgspec.structs.replace(self.artifact, form=form, steps=(*self.artifact.steps, step))
-
-
 class Search:
     """One search; :meth:`run` does it once.
 
@@ -169,6 +153,7 @@ class Search:
         self._names = Names()
         self._outcomes: dict[str, Candidate] = {}
         self._in_vain: set[str] = set()  # techniques for runtimes that are not here
+        self._taught = False  # whether there is a student
         self._fits = False  # whether there is a form to be measured: until then, making may take longer
         # What calibrated and taught techniques depend on beside the model.
         texts = hashlib.sha256(msgspec.json.encode(workbench.texts)).hexdigest()
@@ -247,15 +232,15 @@ class Search:
     def _forms(self) -> Iterator[Artifact]:
         """Yield the given model and what techniques make of it; the least changed, and the cheapest, come first."""
         number = itertools.count()
-        waiting: list[tuple[int, int, int, _Task]] = []
+        waiting: list[tuple[int, int, int, Task]] = []
 
-        def queue(task: _Task, place: int) -> None:
+        def queue(task: Task, place: int) -> None:
             heapq.heappush(waiting, (self._changes(task), place, next(number), task))
 
         def follow(artifact: Artifact, place: int, rank: int = 0) -> None:
             # One place for each: the first settings of one technique are tried before those of the next are looked for.
             for index, technique in enumerate(self._following(artifact)):
-                task = _Task(artifact, technique, circumstances=self._circumstances(technique))
+                task = Task(artifact, technique, circumstances=self._circumstances(technique))
                 if technique.kind == "distill":  # it takes longest: of everybody's first choices, the smallest first
                     queue(task, rank * _LARGEST + artifact.size)
                 else:
@@ -270,13 +255,13 @@ class Search:
         follow(self._origin, 0)
         while waiting:
             _, place, _, task = heapq.heappop(waiting)
-            late = time.monotonic() - self._began > self._making_s()
-            if self._omissions.decided(f"make {task.planned().digest}", late):
+            if self._omissions.decided(f"make {task.planned().digest}", self._is_late(task)):
                 self._note(task.planned(), 1, Discarded(reason="no time was left to make it", by="time"))
             elif task.settings is None:
                 for index, settings in enumerate(self._choices(task)):
                     queue(task._replace(settings=settings, rank=index), place + index)
             elif self._is_worth_making(task) and (made := self._made(task)) is not None:
+                self._taught = self._taught or task.technique.kind == "distill"
                 yield shown(made)
                 follow(made, place, task.rank)
 
@@ -289,9 +274,14 @@ class Search:
             told |= {"seconds": self._seconds, "forbidden": sorted(self._workbench.forbidden)}
         return hashlib.sha256(msgspec.json.encode(told)).hexdigest() if told else ""
 
-    def _is_worth_making(self, task: _Task) -> bool:
+    def _is_worth_making(self, task: Task) -> bool:
         """Tell whether a form may be tried, or something that is made of it."""
         return task.technique.kind != KINDS[-1] or bool(self._promising(task.planned()))
+
+    def _is_late(self, task: Task) -> bool:
+        """Tell whether the time for making is over; for another student half of it has to be left."""
+        share = TEACHING_SHARE if self._taught and task.technique.kind == "distill" else 1.0
+        return time.monotonic() - self._began > share * self._making_s()
 
     def _making_s(self) -> float:
         """Return the seconds that making may take: all of the time, and a minute at the least, while nothing fits."""
@@ -317,19 +307,19 @@ class Search:
         if technique.name not in self._in_vain:
             self._in_vain.add(technique.name)
             reason = f"the runtime {runtime} is not usable here: `skerry runtimes` tells why"
-            self._note(_Task(self._origin, technique).planned(), 1, Discarded(reason=reason, by="device"))
+            self._note(Task(self._origin, technique).planned(), 1, Discarded(reason=reason, by="device"))
         return False
 
     def _kinds(self, artifact: Artifact) -> list[Kind]:
         return [self._techniques[step.technique].kind for step in artifact.steps if step.technique in self._techniques]
 
-    def _changes(self, task: _Task) -> int:
+    def _changes(self, task: Task) -> int:
         """How often the model itself is changed: whole models come before pruned and taught ones, late ones last."""
         changes = sum(kind in {"prune", "distill"} for kind in [*self._kinds(task.artifact), task.technique.kind])
         changes += int(task.technique.kind == "distill")  # what was taught is made use of before another is taught
         return changes + (_LAST if getattr(task.technique, "late", False) else 0)
 
-    def _choices(self, task: _Task) -> list[dict[str, Any]]:
+    def _choices(self, task: Task) -> list[dict[str, Any]]:
         """Return the settings worth trying; finding them may measure, so they are remembered."""
         technique, artifact = task.technique, task.artifact
 
@@ -354,7 +344,7 @@ class Search:
         choices: list[dict[str, Any]] = entry.note.facts["choices"]
         return choices[:SETTINGS]
 
-    def _made(self, task: _Task) -> Artifact | None:
+    def _made(self, task: Task) -> Artifact | None:
         """Return what a technique makes, from the cache where it lies there; ``None`` when it fails."""
         artifact, technique, planned = task.artifact, task.technique, task.planned()
         settings = task.settings or {}

@@ -46,7 +46,7 @@ _LEAST_GAIN = 1e-4
 """A gain in agreement below this is none."""
 _TRIED = 20
 """Steps after which it is known how long one takes."""
-_SHARE = 0.75
+_SHARE = 0.85
 """Of the time to the deadline, training is planned to take this share: of the student is still to be made what runs."""
 
 

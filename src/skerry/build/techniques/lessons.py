@@ -7,6 +7,7 @@ one. Any other gives the vector of each text, or its logits (:mod:`skerry.build.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ _SORTED_TOGETHER = 8192
 """Texts that are sorted by length at once: enough for batches without padding, few enough to mix them well."""
 _MOST_KNOWN = 20_000
 """Vectors of texts that are kept for when they come again: 30 MB for MiniLM."""
+_READ_EACH_S, _READING_SHARE = 4000, 0.05
+"""How many sentences of this machine are read in a second, and the share of the time to the deadline that reading may
+take."""
 _OWN_AGAIN = 4
 """How often a pass takes each of the user's texts where there are many others: it is they that it is all about."""
 
@@ -164,8 +168,10 @@ def _further(workbench: Workbench, count: int, place: Path) -> tuple[str, ...]:
         return tuple(msgspec.json.decode(kept.read_bytes(), type=list[str]))
     except (FileNotFoundError, msgspec.DecodeError):
         pass
+    if workbench.deadline is not None:
+        count = min(count, int(_READING_SHARE * _READ_EACH_S * max(workbench.deadline - time.monotonic(), 0.0)))
     forbidden = workbench.forbidden | {key(text) for text in workbench.texts}
-    with workbench.progress.step(f"read {count} sentences of this machine", count / 4000):
+    with workbench.progress.step(f"read {count} sentences of this machine", count / _READ_EACH_S):
         found = machine_texts(count, forbidden=forbidden)
     place.mkdir(parents=True, exist_ok=True)
     fresh = kept.with_name(f"{kept.name}.new")
