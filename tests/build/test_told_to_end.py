@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -41,6 +42,14 @@ class Told:
             return psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
+
+    def commands(self) -> list[str]:
+        """Return what these were started with; of one that has ended since, nothing."""
+        found = []
+        for child in self.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(" ".join(child.cmdline()))
+        return found
 
     def wait_for(self, condition: Callable[[], object]) -> None:
         """Wait until something holds, as long as the process runs."""
@@ -102,7 +111,7 @@ def test_a_calibration_that_is_interrupted_is_not_taken_for_whole(project: Path,
         pytest.importorskip(package)
     its_own = str(tmp_path / "inductor")  # a folder that PyTorch makes when it is imported, and keeps
     search = told(build(project, "--calibrate"), TORCHINDUCTOR_CACHE_DIR=its_own)
-    search.wait_for(lambda: any("trial_child" in " ".join(each.cmdline()) for each in search.children()))
+    search.wait_for(lambda: any("trial_child" in words for words in search.commands()))
     said = search.end(signal.SIGINT)
     assert search.process.returncode == 130
     assert "measure the narrow encoder" in said
