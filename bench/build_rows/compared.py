@@ -71,10 +71,16 @@ def add_rows(report: Report, *, quick: bool, small: Path | None, fresh: bool = F
     entrants = [Entrant(FP32, material.fp32), *kept.entrants, *little.entrants, *lineup.entrants]
     found = measured(entrants, texts, turns, sentences, lineup.missing, said)
     said("")
-    for kind, candidates, add in (("keep", kept, _add_keep), ("small", little, _add_small)):
-        add(report, found, candidates, f"skerry {kind}")
+    rows(report, found, kept, little)
+
+
+def rows(report: Report, found: Found, kept: Candidates, little: Candidates) -> None:
+    """Add the rows of what was measured, for the forms that keep the quality and the small ones."""
+    mine = ("skerry keep", _fastest(found, little))
+    _add_keep(report, found, kept, mine[0])
+    _add_small(report, found, little, mine[1])
     _add_short(report, found, kept)
-    _add_objectives(report, found, kept, little)
+    _add_objectives(report, found, mine)
     _add_cached(report, kept)
 
 
@@ -115,6 +121,13 @@ def _add_keep(report: Report, found: Found, candidates: Candidates, mine: str) -
     _add_plain(report, found, mine, "keep quality: on disk, with the tokenizer", found.disk_mb, "MB", "<= 25")
     _add_plain(report, found, mine, "keep quality: peak memory of its process", found.peak_mb, "MB", None)
     _add_plain(report, found, mine, "keep quality: from the request to the first answer", found.load_ms, "ms", None)
+
+
+def _fastest(found: Found, candidates: Candidates) -> str:
+    """Return which form of a release is the fastest at a typical length: others pad such a text to a longer one."""
+    standings = found.standings(_tokens(TYPICAL))
+    there = [standings[entrant.name] for entrant in candidates.entrants if entrant.name in standings]
+    return objective.fastest(there).name if there else "skerry small"
 
 
 def _add_small(report: Report, found: Found, candidates: Candidates, mine: str) -> None:
@@ -173,14 +186,14 @@ def _add_short(report: Report, found: Found, candidates: Candidates) -> None:
     report.add("the same, 95 % lower bound", objective.lower_bound(speed), "×")
 
 
-def _add_objectives(report: Report, found: Found, kept: Candidates, little: Candidates) -> None:
+def _add_objectives(report: Report, found: Found, mine: tuple[str, ...]) -> None:
     """Add, for each length and form, the speed beside the best peer that answers no worse."""
-    for entrant in (*kept.entrants[:1], *little.entrants[:1]):
+    for name in mine:
         for length in found.races:
             standings = found.standings(length)
-            others = [one for name, one in standings.items() if not _is_ours(name)]
-            if entrant.name in standings:
-                _add_objective(report, standings[entrant.name], others, length)
+            others = [one for other, one in standings.items() if not _is_ours(other)]
+            if name in standings:
+                _add_objective(report, standings[name], others, length)
     for length in found.races:
         standings = found.standings(length)
         ours = [one for name, one in standings.items() if _is_ours(name)]

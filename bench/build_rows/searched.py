@@ -48,7 +48,7 @@ def small(source: str, folder: Path | None) -> Candidates:
     found = forms(place) if (place / "manifest.json").is_file() else released(place)
     if not found:
         return Candidates([], {}, _NONE.format(place=_shown(place), time=SMALL_TIME))
-    return _named("small", found[:1])
+    return _named("small", found)
 
 
 def _named(kind: str, found: Sequence[Form]) -> Candidates:

@@ -84,11 +84,7 @@ def found_of(standings: list[Standing], missing: dict[str, str] | None = None) -
 
 def rows_of(found: Found, kept: Candidates, little: Candidates) -> Report:
     report = Report("build")
-    compared._add_keep(report, found, kept, "skerry keep")
-    compared._add_small(report, found, little, "skerry small")
-    compared._add_short(report, found, kept)
-    compared._add_objectives(report, found, kept, little)
-    compared._add_cached(report, kept)
+    compared.rows(report, found, kept, little)
     return report
 
 
