@@ -188,6 +188,26 @@ def test_a_longer_trial_is_for_the_best(make: Make) -> None:
     assert found.chosen.endswith("× 2 threads")
 
 
+def test_one_that_was_left_behind_wins_where_no_finalist_is_beyond_doubt(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unsure(Trier):
+        def run(self, candidate: Artifact, rung: Rung, *, threads: int = 1, starts: int = 1) -> Figures | Failure:
+            answer = super().run(candidate, rung, threads=threads, starts=starts)
+            assert isinstance(answer, Figures)
+            quality = answer.quality["agreement@10"].value
+            return msgspec.structs.replace(
+                answer, quality={"agreement@10": Estimate(value=quality, low=quality - 0.15, high=quality)}
+            )
+
+    monkeypatch.setattr("skerry.build.search.time", SimpleNamespace(monotonic=lambda: 0.0))  # as fast as can be
+    techniques = Shrinking("export", "convert", [1000]), Shrinking("shrink", "quantize", [800, 600])
+    trier = Unsure()
+    found = make(*techniques, seconds=0.2).run(trier)  # time for one at the last rung
+    assert [name for name, texts in trier.calls if texts == 20] == ["export(size=1000) → shrink(size=600)"]
+    assert found.chosen == "export(size=1000) → shrink(size=800)"
+
+
 def test_what_is_too_large_is_not_measured(make: Make) -> None:
     trier = Trier()
     found = make(

@@ -66,11 +66,17 @@ def choice(results: Mapping[str, Figures], budget: Budget, metric: str) -> str:
     what decides among equals.
     """
 
-    def doubt(name: str) -> tuple[float, float]:
-        lines = verdict(budget, results[name])
-        return total_excess(lines), quality_risk(lines)
+    return min(order(results, budget, metric), key=lambda name: _doubt(budget, results[name]))
 
-    return min(order(results, budget, metric), key=doubt)
+
+def keeps(budget: Budget, figures: Figures) -> bool:
+    """Tell whether a candidate keeps the budget, its quality at the worse end of the interval too."""
+    return _doubt(budget, figures) == (0.0, 0.0)
+
+
+def _doubt(budget: Budget, figures: Figures) -> tuple[float, float]:
+    lines = verdict(budget, figures)
+    return total_excess(lines), quality_risk(lines)
 
 
 def front(results: Mapping[str, Figures], metric: str, *, lower: bool = False) -> list[str]:

@@ -25,7 +25,7 @@ from skerry.build.contender import Failure
 from skerry.build.figures import Figures, plain
 from skerry.build.findings import Candidate, Discarded, Failed, FigureName, Measured, outcome_of
 from skerry.build.gains import with_gains
-from skerry.build.halving import RUNGS, Rung, affordable, choice, front, ladder, survivors
+from skerry.build.halving import RUNGS, Rung, affordable, choice, front, keeps, ladder, survivors
 from skerry.build.latency.way import way_of
 from skerry.build.measure import machine_digest
 from skerry.build.naming import Names
@@ -375,8 +375,12 @@ class Search:
     # Measuring
 
     def _measure(self, artifacts: Mapping[str, tuple[Artifact, int]], trier: Trier) -> dict[str, Figures]:
-        """Take the forms up the rungs; return the figures of those that reached the last one."""
+        """Take the forms up the rungs; return the figures of those that reached the last one.
+
+        Where none of them keeps the budget beyond doubt, one that was left behind may: then all are returned.
+        """
         finalists: dict[str, Figures] = {}
+        everybody: dict[str, Figures] = {}
         names = list(artifacts)
         room = affordable(self._seconds - making_s(self._seconds), self._rungs)  # the same whatever the cache holds
         for index, rung in enumerate(self._rungs, 1):
@@ -392,9 +396,10 @@ class Search:
             if not here:
                 break
             finalists = here
+            everybody |= here
             following = room[index] if index < len(room) else None
             names = survivors(here, self._budget, self._metric, at_most=following)
-        return finalists
+        return finalists if any(keeps(self._budget, each) for each in finalists.values()) else everybody
 
     def _tried(self, candidate: tuple[Artifact, int], rung: Rung, index: int, trier: Trier) -> Figures | None:
         artifact, threads = candidate
