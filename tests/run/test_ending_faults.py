@@ -178,6 +178,51 @@ def test_no_count_is_ever_shown_below_zero(tmp_path: Path) -> None:
     assert below == []
 
 
+def test_what_a_stage_multiplied_while_the_counters_were_read_is_not_taken_from_what_went_out(tmp_path: Path) -> None:
+    read, multiplied = threading.Event(), threading.Event()
+
+    def wait_to_be_read(record: Record) -> Record:
+        if record.fields["n"] == 0:
+            watcher.start()
+            assert read.wait(20)
+        return record
+
+    def twice(record: Record) -> list[Record]:
+        if record.fields["n"] == 99:
+            multiplied.set()
+        return [record, record]
+
+    made = engine(
+        tmp_path,
+        source("in", Items(numbered(100))),
+        stage("a", Call(wait_to_be_read)),
+        stage("b", Call(twice)),
+        sink("out", Collect()),
+    )
+    shown: list[Any] = []
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        if not frame.f_code.co_filename.endswith("accounts.py"):
+            return None
+        if "delivered" in frame.f_locals:
+            read.set()
+            assert multiplied.wait(20)
+        return trace
+
+    def look() -> None:
+        sys.settrace(trace)
+        try:
+            shown.extend([counts.items_in, counts.items_out, counts.in_flight] for counts in made.summary().stages)
+        finally:
+            sys.settrace(None)
+
+    watcher = threading.Thread(target=look)
+    made.run()
+    watcher.join()
+    assert shown
+    assert min(min(counts) for counts in shown) >= 0, shown
+
+
 def test_the_time_awake_ends_with_the_run(tmp_path: Path) -> None:
     made = engine(tmp_path, source("in", Items(numbered(1))), sink("out", Collect()))
     made.run()

@@ -89,8 +89,10 @@ def _count_chain(chain: Chain, counts: Mapping[str, NodeCounts]) -> None:
         flow = out + emitted
     if chain.steps:
         last = counts[chain.steps[-1].id]
-        last.out -= flow - delivered
-        last.in_flight += flow - delivered
+        # What a step emitted since `delivered` was read may be more than all that went out of it.
+        moving = min(flow - delivered, last.out)
+        last.out -= moving
+        last.in_flight += moving
 
 
 def _step_counts(step: Step, node: NodeCounts) -> tuple[int, int, int]:
