@@ -37,8 +37,8 @@ Grouped by who has to act. Every class has a stable exit code; a retired number 
     ├── HubError                      120   what a hub answers
     │   ├── HubUnreachableError       121   it cannot be reached, or something else answers in its place
     │   └── HubRefusedError           122   it does not take this, now or ever
-    ├── CalibrationError              130   a threshold that cannot be vouched for
-    │   └── TooFewError               131   with more examples it could
+    ├── CalibrationError              115   a threshold that cannot be vouched for
+    │   └── TooFewError               116   with more examples it could
     └── EngineError                    80   the engine cannot work, or broke a promise of its own
         ├── ConservationError          81   a record was lost or invented
         ├── DrainTimeoutError          82   the work left at shutdown did not fit the time limit
@@ -286,13 +286,13 @@ class HubRefusedError(HubError):
 class CalibrationError(SkerryError):
     """A threshold cannot be vouched for."""
 
-    exit_code = 130
+    exit_code = 115
 
 
 class TooFewError(CalibrationError):
     """The examples are too few for the certainty that is asked for."""
 
-    exit_code = 131
+    exit_code = 116
 
 
 class EngineError(SkerryError):
