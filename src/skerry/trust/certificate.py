@@ -47,9 +47,14 @@ def to_pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
+def to_der(certificate: x509.Certificate) -> bytes:
+    """Return a certificate as DER."""
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
 def fingerprint(certificate: x509.Certificate) -> bytes:
     """Return the 32 bytes of the SHA-256 of the whole certificate (DER)."""
-    return hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).digest()
+    return hashlib.sha256(to_der(certificate)).digest()
 
 
 def serial_text(certificate: x509.Certificate) -> str:
@@ -109,9 +114,13 @@ def server_certificate(
     hosts: Sequence[str], *, not_before: float, not_after: float,
 ) -> x509.Certificate:  # fmt: skip
     """Make the certificate of a hub for its host names and addresses; it may be no client."""
-    names = [_host_name(host) for host in hosts]
     usage = ExtendedKeyUsageOID.SERVER_AUTH
-    return _leaf(authority, authority_key, public_key, hosts[0][:64], names, usage, not_before, not_after)
+    return _leaf(authority, authority_key, public_key, hosts[0][:64], host_names(hosts), usage, not_before, not_after)
+
+
+def host_names(hosts: Iterable[str]) -> list[x509.GeneralName]:
+    """Return names and addresses as a certificate holds them; raises ``TrustError`` for one that is neither."""
+    return [_host_name(host) for host in hosts]
 
 
 def _host_name(host: str) -> x509.GeneralName:

@@ -1,0 +1,264 @@
+"""The ledger of an authority: tokens, certificates, keys and revocations, in one database that processes share.
+
+The command line and a running hub write into the same file: a revocation counts from the moment it is written, and
+two hubs cannot both take one token.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from skerry.spec.errors import EnrolmentRefusedError, TrustError
+from skerry.trust.names import Role, SpiffeId
+
+_BUSY_S = 10.0
+"""How long to wait for another process that writes; its transactions take milliseconds."""
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tokens (
+    digest BLOB PRIMARY KEY, role TEXT NOT NULL, name TEXT NOT NULL, issued REAL NOT NULL, expires REAL NOT NULL,
+    used REAL, key_id BLOB, void INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS certificates (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, serial TEXT NOT NULL UNIQUE, role TEXT NOT NULL, name TEXT NOT NULL,
+    key_id BLOB NOT NULL, authority BLOB NOT NULL, issued REAL NOT NULL, ends REAL NOT NULL, revoked REAL,
+    renewals INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS certificates_of ON certificates (role, name, number);
+CREATE INDEX IF NOT EXISTS certificates_by_key ON certificates (key_id, number);
+CREATE TABLE IF NOT EXISTS keys (
+    key_id BLOB NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, public_key BLOB NOT NULL, used REAL NOT NULL,
+    PRIMARY KEY (key_id));
+CREATE TABLE IF NOT EXISTS revocations (
+    role TEXT NOT NULL, name TEXT NOT NULL, revoked REAL NOT NULL, PRIMARY KEY (role, name));
+"""
+
+
+class Entry(NamedTuple):
+    """A certificate to be noted down: ``issued`` and ``ends`` in seconds since 1970, ``authority`` its key's id."""
+
+    who: SpiffeId
+    serial: str
+    key_id: bytes
+    public_key: bytes
+    authority: bytes
+    issued: float
+    ends: float
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """A device or an operator as the ledger knows it; times are seconds since 1970.
+
+    ``twins`` counts renewals from a certificate that had been renewed before: a copy of the device's disk may be in
+    use elsewhere, or an answer of the hub got lost.
+    """
+
+    role: Role
+    name: str
+    state: str
+    serial: str = ""
+    issued: float | None = None
+    ends: float | None = None
+    revoked: float | None = None
+    token_expires: float | None = None
+    twins: int = 0
+
+
+class Ledger:
+    """What an authority remembers; safe to use from several threads and processes.
+
+    Raises
+    ------
+    TrustError
+        The file is no ledger, or cannot be opened or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # sqlite3 itself would make it readable by others
+            self._database = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.executescript(_SCHEMA)
+        except (sqlite3.Error, OSError) as error:
+            raise TrustError(f"the authority's ledger cannot be opened: {error}", where=str(path)) from error
+
+    def close(self) -> None:
+        """Close the database; safe to call twice."""
+        with self._lock:
+            self._database.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Hold the database in one transaction, durable when the block ends."""
+        with self._lock:
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._database
+                except BaseException:
+                    self._database.execute("ROLLBACK")
+                    raise
+                self._database.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise TrustError(f"the authority's ledger cannot be written: {error}", where=str(self._path)) from error
+
+    def _rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        with self._lock:
+            try:
+                return self._database.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise TrustError(f"the authority's ledger cannot be read: {error}", where=str(self._path)) from error
+
+    def add_token(self, digest: bytes, role: Role, name: str, issued: float, expires: float) -> None:
+        """Note that a token was given out; times in seconds since 1970."""
+        with self._writing() as database:
+            database.execute("DELETE FROM tokens WHERE expires < ?", (issued - 30 * 86400.0,))
+            database.execute(
+                "INSERT INTO tokens (digest, role, name, issued, expires) VALUES (?, ?, ?, ?, ?)",
+                (digest, role, name, issued, expires),
+            )
+
+    def use_token(self, digest: bytes, key_id: bytes, now: float) -> None:
+        """Take a token for the bearer of a key.
+
+        The same key may come again until the token expires: its answer may have got lost on the way.
+
+        Raises
+        ------
+        EnrolmentRefusedError
+            The token is unknown, used, expired or withdrawn.
+        """
+        with self._writing() as database:
+            taken = database.execute(
+                "UPDATE tokens SET used = coalesce(used, ?), key_id = ? WHERE digest = ? AND NOT void AND expires > ?"
+                " AND (used IS NULL OR key_id = ?)",
+                (now, key_id, digest, now, key_id),
+            ).rowcount
+            if taken:
+                return
+            known = database.execute("SELECT used, expires, void FROM tokens WHERE digest = ?", (digest,)).fetchone()
+        raise _refusal(known, now)
+
+    def add_certificate(self, entry: Entry, *, renewed: str = "", keep_s: float) -> None:
+        """Note a certificate and its key, and that it renews another one (``renewed``, a serial).
+
+        What ended more than ``keep_s`` seconds ago is forgotten, except where it was revoked.
+        """
+        who, old = entry.who, entry.issued - keep_s
+        with self._writing() as database:
+            database.execute(
+                "INSERT INTO certificates (serial, role, name, key_id, authority, issued, ends)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (entry.serial, who.role, who.name, entry.key_id, entry.authority, entry.issued, entry.ends),
+            )
+            database.execute("UPDATE certificates SET renewals = renewals + 1 WHERE serial = ?", (renewed,))
+            database.execute(
+                "INSERT INTO keys (key_id, role, name, public_key, used) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (key_id) DO UPDATE SET used = excluded.used",
+                (entry.key_id, who.role, who.name, entry.public_key, entry.issued),
+            )
+            database.execute(
+                "DELETE FROM certificates WHERE role = ? AND name = ? AND revoked IS NULL AND ends < ?",
+                (who.role, who.name, old),
+            )
+            database.execute("DELETE FROM keys WHERE role = ? AND name = ? AND used < ?", (who.role, who.name, old))
+
+    def key(self, key_id: bytes) -> tuple[Role, str, bytes] | None:
+        """Return whose key it is and the public key (DER), or ``None`` when it is unknown or was revoked."""
+        rows = self._rows(
+            "SELECT role, name, public_key FROM keys WHERE key_id = ? AND (SELECT revoked FROM certificates"
+            " WHERE certificates.key_id = keys.key_id ORDER BY number DESC LIMIT 1) IS NULL",
+            key_id,
+        )
+        return rows[0] if rows else None  # type: ignore[return-value]
+
+    def owner(self, key_id: bytes) -> tuple[str, str] | None:
+        """Return role and name of whom a key was certified for, revoked or not, or ``None``."""
+        rows = self._rows("SELECT role, name FROM keys WHERE key_id = ?", key_id)
+        return rows[0] if rows else None  # type: ignore[return-value]
+
+    def is_revoked(self, role: Role, name: str, serial: str) -> bool:
+        """Tell whether a certificate was revoked; one that is not known here was, if its holder ever was."""
+        known = self._rows("SELECT revoked FROM certificates WHERE serial = ?", serial)
+        if known:
+            return known[0][0] is not None
+        return bool(self._rows("SELECT 1 FROM revocations WHERE role = ? AND name = ?", role, name))
+
+    def knows_serial(self, serial: str) -> bool:
+        """Tell whether a certificate of this serial number (hex) was noted."""
+        return bool(self._rows("SELECT 1 FROM certificates WHERE serial = ?", serial))
+
+    def revoke(self, role: Role, name: str, now: float) -> int:
+        """Revoke every certificate of a member and withdraw its tokens; return how many were still unrevoked."""
+        with self._writing() as database:
+            database.execute("INSERT OR REPLACE INTO revocations VALUES (?, ?, ?)", (role, name, now))
+            database.execute("UPDATE tokens SET void = 1 WHERE role = ? AND name = ?", (role, name))
+            return database.execute(
+                "UPDATE certificates SET revoked = ? WHERE role = ? AND name = ? AND revoked IS NULL", (now, role, name)
+            ).rowcount
+
+    def revoke_serial(self, serial: str, now: float) -> int:
+        """Revoke one certificate; return 0 when it is not known or was revoked before."""
+        with self._writing() as database:
+            return database.execute(
+                "UPDATE certificates SET revoked = ? WHERE serial = ? AND revoked IS NULL", (now, serial)
+            ).rowcount
+
+    def holders(self, authority: bytes) -> list[str]:
+        """Return the names of the unrevoked whose newest certificate an authority (its key's id) signed."""
+        rows = self._rows(
+            "SELECT name, authority, max(number) FROM certificates WHERE revoked IS NULL GROUP BY role, name"
+        )
+        return sorted(str(name) for name, signed, _ in rows if signed == authority)
+
+    def members(self, now: float) -> list[Member]:
+        """Return everybody who was ever certified or given a token, by role and name."""
+        newest = self._rows(
+            "SELECT role, name, serial, issued, ends, revoked, max(number) FROM certificates GROUP BY role, name"
+        )
+        twins = self._rows("SELECT role, name, sum(max(renewals - 1, 0)) FROM certificates GROUP BY role, name")
+        waiting = self._rows(
+            "SELECT role, name, max(expires) FROM tokens WHERE used IS NULL AND NOT void AND expires > ?"
+            " GROUP BY role, name",
+            now,
+        )
+        found: dict[tuple[object, object], dict[str, object]] = {}
+        for role, name, serial, issued, ends, revoked, _ in newest:
+            over = isinstance(ends, float) and ends <= now
+            state = "revoked" if revoked is not None else "away" if over else "enrolled"
+            found[role, name] = {"serial": serial, "issued": issued, "ends": ends, "revoked": revoked, "state": state}
+        for role, name, expires in waiting:
+            found.setdefault((role, name), {"state": "waiting"})["token_expires"] = expires
+        for role, name, count in twins:
+            found[role, name]["twins"] = count
+        return [
+            msgspec.convert({"role": role, "name": name, **fields}, Member)
+            for (role, name), fields in sorted(found.items(), key=str)
+        ]
+
+
+def _refusal(known: tuple[float | None, float, int] | None, now: float) -> EnrolmentRefusedError:
+    """Return why a token was not taken."""
+    if known is None:
+        return EnrolmentRefusedError(
+            "this token is not known here", hint="is it for another hub? `skerry keys token NAME` makes a new one"
+        )
+    used, expires, void = known
+    if void:
+        return EnrolmentRefusedError("this token was withdrawn when its device was revoked")
+    if used is not None:
+        return EnrolmentRefusedError(
+            "this token was used before, and a token works once",
+            hint="if it was not you, revoke that device; `skerry keys token NAME` makes a new one",
+        )
+    return EnrolmentRefusedError(
+        f"this token expired {(now - expires) / 60:.0f} minutes ago", hint="`skerry keys token NAME` makes a new one"
+    )
