@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 FOR ?= 30s
+JOBS ?= 2
 SEARCH ?= 20min
 
 .DEFAULT_GOAL := help
@@ -34,8 +35,9 @@ demo: $(VENV)/.ready-run  ## watch a real model triage this machine's log (FOR=3
 demo-build: $(VENV)/.ready-run  ## search longer for the demo's model: pruning and distilling, two thread counts (SEARCH=20min)
 	@$(BIN)/skerry build examples/log-triage --time $(SEARCH) --prune --threads 1,2
 
-test: $(VENV)/.ready-dev  ## run the tests (ARGS='-k engine')
-	$(BIN)/python -m pytest --cov=skerry $(ARGS)
+# Half of the tests wait rather than compute, so two at a time halve the time even where there are two cores.
+test: $(VENV)/.ready-dev  ## run the tests, two at a time (ARGS='-k engine', JOBS=0 for one at a time)
+	$(BIN)/python -m pytest --cov=skerry -n $(JOBS) --dist worksteal $(ARGS)
 
 soak: $(VENV)/.ready-dev  ## run the long tests (an hour)
 	$(BIN)/python -m pytest -m soak --timeout 0 -s $(ARGS)
