@@ -1,0 +1,372 @@
+"""The outbox: records are put in by many callers, taken by the uplink, and gone only when the hub has them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from skerry.run.outbox import folder, letters, tables
+from skerry.run.outbox.clock import Clock, SystemClock
+from skerry.run.outbox.database import DamagedError
+from skerry.run.outbox.group import GroupCommit, Ticket
+from skerry.run.outbox.item import Instant, Item, ItemsRefusedError, Packed, pack, unpack
+from skerry.run.outbox.options import PRIORITIES, OutboxOptions
+from skerry.run.outbox.recovery import opened
+from skerry.run.outbox.status import ClassStatus, DeadLetter, OutboxStatus
+from skerry.run.outbox.store import Store
+from skerry.spec.errors import OutboxError
+from skerry.wire.ranges import Range, merge
+from skerry.wire.record import WireRecord
+
+Answer = TypeVar("Answer")
+_TEND_US = 1_000_000  # how often what is not urgent is looked after
+_EXPIRE_US = 10_000_000  # how often records are looked for that are too old: it reads the whole store
+_END = 2**63 - 1
+
+
+class Outbox:
+    """A durable queue in front of a hub, safe for threads.
+
+    What :meth:`put` has returned survives kills, power cuts and restarts until :meth:`settle` says that the hub has
+    it; what has to be given up before (:class:`~skerry.run.outbox.options.OutboxOptions`) is counted in
+    :meth:`losses`, and that count survives too.
+
+    A record is identified by ``(device, epoch, seq)``. Each process gets a store file of its own: the first free one
+    of ``outbox.db``, ``outbox-1.db``, … in the folder. Files that a process left behind are sent by whoever calls
+    :meth:`adopt`, each as an outbox of its own epoch.
+
+    Parameters
+    ----------
+    path:
+        The store file (``….db``) or the folder for it.
+    device:
+        The name of this device; a store that was another device's begins a new epoch.
+    options:
+        Limits.
+    clock:
+        The time.
+    synchronous:
+        ``FULL``. Anything less loses what was acknowledged when the power fails; it is there to be measured against.
+    vfs:
+        SQLite's file layer, for tests that cut the power.
+
+    Raises
+    ------
+    OutboxError
+        The folder cannot be written to, or the store was made by a newer Skerry. A damaged store is put aside
+        instead, and what it still holds is taken over.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        device: str,
+        options: OutboxOptions | None = None,
+        clock: Clock | None = None,
+        synchronous: str = "FULL",
+        vfs: str | None = None,
+    ) -> None:
+        self._first = folder.first_file(Path(path))
+        self._options = options or OutboxOptions()
+        self._options.check()
+        self._clock = clock or SystemClock()
+        self._synchronous, self._vfs = synchronous, vfs
+        self._open(folder.claim(self._first), device)
+
+    def _open(self, lock: folder.StoreLock, device: str) -> None:
+        self._lock = lock
+        self._turn = threading.RLock()
+        self._arrival = threading.Condition()
+        self._waiting = 0
+        self._closed = False
+        self._tended_us = self._expired_us = self._clock.mono_us()
+        self._group: GroupCommit[list[Packed]] = GroupCommit(self._commit)
+        try:
+            self._store = self._open_store(device)
+        except BaseException:
+            lock.release()
+            raise
+
+    def _open_store(self, device: str, known: Sequence[int] | None = None) -> Store:
+        return opened(
+            self._lock.path,
+            device=device,
+            options=self._options,
+            clock=self._clock,
+            synchronous=self._synchronous,
+            vfs=self._vfs,
+            known=known,
+        )
+
+    @property
+    def path(self) -> Path:
+        """The store file that this process got."""
+        return self._lock.path
+
+    @property
+    def device(self) -> str:
+        """The name of the device."""
+        return self._store.device
+
+    @property
+    def epoch(self) -> str:
+        """16 hex digits that tell this store, since its last fork, from any other."""
+        return self._store.epoch
+
+    # -- producing ---------------------------------------------------------------------------------------------------
+
+    def put(self, items: Sequence[Item]) -> list[int]:
+        """Store items and return their numbers once they are durable.
+
+        Callers that come together share one sync of the disk; one alone waits for nobody. The number 0 stands for an
+        item below ``critical`` that a full disk had no room for: it is counted as lost.
+
+        Raises
+        ------
+        ItemsRefusedError
+            Some items are no JSON, or too large; the others are stored.
+        OutboxFullError
+            The disk is full and a critical item finds nothing to take the place of.
+        OutboxError
+            The store cannot be written to.
+        """
+        mono_us = self._clock.mono_us()
+        moment, wall_ms = self._store.life.moment(mono_us)
+        packed, refused = pack(items, Instant(mono_us, moment, self._store.life.now_ms(), wall_ms), self._options)
+        seqs: list[int] = self._group.run(packed) if packed else []
+        if refused:
+            left = iter(seqs)
+            raise ItemsRefusedError(refused, [0 if place in refused else next(left) for place in range(len(items))])
+        return seqs
+
+    def _commit(self, group: Sequence[Ticket[list[Packed]]]) -> None:
+        """Store what several callers brought, in one transaction; alone where one of them spoils it."""
+        try:
+            seqs = self._using(lambda store: store.add([record for ticket in group for record in ticket.work]))
+        except OutboxError as error:
+            if len(group) == 1:
+                group[0].error = error
+                return
+            for ticket in group:
+                self._commit([ticket])
+            return
+        start = 0
+        for ticket in group:
+            ticket.result = seqs[start : start + len(ticket.work)]
+            start += len(ticket.work)
+        if self._waiting:
+            with self._arrival:
+                self._arrival.notify_all()
+
+    def _using(self, work: Callable[[Store], Answer]) -> Answer:
+        """Run work on the store, in turn; on a damaged one, put it aside and run the work on its successor."""
+        with self._turn:
+            if self._closed:
+                raise OutboxError("the outbox is closed", where=str(self.path))
+            try:
+                answer = work(self._store)
+            except DamagedError:
+                self._replace()
+                answer = work(self._store)
+            self._tend()
+            return answer
+
+    def _replace(self) -> None:
+        damaged = self._store
+        damaged.abandon()
+        self._store = self._open_store(damaged.device, known=list(damaged.counts))
+
+    def _tend(self) -> None:
+        """Look after what is not urgent: the log, old records, the ballast, and what the command line asked for."""
+        store, now = self._store, self._clock.mono_us()
+        if store.log_is_long:
+            store.checkpoint()
+        if now - self._tended_us < _TEND_US:
+            return
+        self._tended_us = now
+        if now - self._expired_us >= _EXPIRE_US:
+            self._expired_us = now
+            store.expire()
+            store.write_down()
+        if store.unwritten:
+            store.write_down()
+        store.ballast.take()
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    def pending(
+        self, limit: int = 1000, max_bytes: int = 1_000_000, excluding: Iterable[Range] = ()
+    ) -> list[WireRecord]:
+        """Return records to send: the highest class first, within it the oldest; at least one if there is any.
+
+        Parameters
+        ----------
+        limit:
+            How many records at the most.
+        max_bytes:
+            How many bytes of stored form at the most, unless the first one is larger.
+        excluding:
+            Ranges of numbers that are on their way already.
+        """
+        gaps = _gaps(merge(excluding))
+        return self._using(lambda store: store.read(lambda: self._read_pending(store, limit, max_bytes, gaps)))
+
+    def _read_pending(self, store: Store, limit: int, max_bytes: int, gaps: list[Range]) -> list[WireRecord]:
+        found: list[WireRecord] = []
+        spoiled: list[int] = []
+        size = 0
+        for seq, priority, digest, payload in tables.waiting(store.connection, store.counts, gaps):
+            size += len(payload)
+            if found and size > max_bytes:
+                break
+            try:
+                found.append(unpack(seq, priority, digest, payload))
+            except ValueError:
+                spoiled.append(seq)
+            if len(found) >= limit:
+                break
+        return found
+
+    def settle(self, ranges: Iterable[Range], *, epoch: str | None = None, told: dict[str, int] | None = None) -> int:
+        """Delete records that the hub has made durable; return how many those were.
+
+        Parameters
+        ----------
+        ranges:
+            Their numbers; what is not there is passed over.
+        epoch:
+            The epoch of the receipt: one of an earlier epoch settles nothing. ``None`` for this one.
+        told:
+            The losses that stood in the header of the batch: the hub knows them, and a fork does not repeat them.
+        """
+        wanted = merge(ranges)
+        return self._using(lambda store: store.settle(wanted, told or {}) if epoch in {None, store.epoch} else 0)
+
+    def bury(self, seq: int, reason: str) -> None:
+        """Move a record that cannot be delivered to the dead letters; one that is not there is passed over."""
+        self._using(lambda store: letters.bury(store, seq, reason, int(self._options.dead_size)))
+
+    def fork(self, reason: str) -> str:
+        """Begin a new epoch and return it: all that waits is sent under new identities from now on.
+
+        For a store whose numbers somebody else has used as well: a restored image of a disk, a copied device.
+        """
+        return self._using(lambda store: store.fork(losses={f"forked.{reason}": 0} if reason else None))
+
+    def losses(self) -> dict[str, int]:
+        """Return what was given up in this epoch, cumulative: ``{"evicted.low.caps": 12}``."""
+        return self._using(lambda store: store.losses())
+
+    def audit(self) -> tuple[int, int]:
+        """Return how many records of this epoch were settled, and the sum of their digests mod 2^64."""
+        return self._using(lambda store: (store.settled, store.checksum))
+
+    def wait(self, timeout: float | None = None, beyond: int = 0) -> bool:
+        """Wait until records are pending whose number is above ``beyond``; tell whether there are any."""
+        with self._arrival:
+            self._waiting += 1
+            try:
+                return self._arrival.wait_for(lambda: self._closed or self._has(beyond), timeout) and not self._closed
+            finally:
+                self._waiting -= 1
+
+    def _has(self, beyond: int) -> bool:
+        return self._store.last_seq > beyond and any(self._store.counts)
+
+    # -- looking after -----------------------------------------------------------------------------------------------
+
+    def dead(self, limit: int = 1000) -> list[DeadLetter]:
+        """Return dead letters, the oldest first."""
+        return self._using(lambda store: store.read(lambda: letters.listed(store.connection, limit)))
+
+    def replay(self, ids: Iterable[int] | None = None) -> int:
+        """Send dead letters again, under new numbers: those of ``ids``, or all; return how many."""
+        chosen = None if ids is None else list(ids)
+        count = self._using(lambda store: letters.replay(store, chosen))
+        with self._arrival:
+            self._arrival.notify_all()
+        return count
+
+    def drop(self, ids: Iterable[int] | None = None) -> int:
+        """Delete dead letters: those of ``ids``, or all; return how many."""
+        chosen = None if ids is None else list(ids)
+        return self._using(lambda store: letters.drop(store, chosen))
+
+    def status(self) -> OutboxStatus:
+        """Return what it holds and has lost."""
+        return self._using(self._status)
+
+    def _status(self, store: Store) -> OutboxStatus:
+        dead, dead_bytes = store.read(lambda: letters.held(store.connection))
+        return OutboxStatus(
+            file=str(self.path),
+            device=store.device,
+            epoch=store.epoch,
+            last_seq=store.last_seq,
+            pending=sum(store.counts),
+            size_bytes=sum(store.sizes),
+            classes=tuple(
+                ClassStatus(name=name, count=count, size_bytes=size)
+                for name, count, size in zip(PRIORITIES, store.counts, store.sizes, strict=True)
+            ),
+            dead=dead,
+            dead_bytes=dead_bytes,
+            settled=store.settled,
+            losses=store.losses(),
+            forks=store.forks,
+            held=True,
+            ballast_bytes=store.ballast.held_bytes,
+            file_bytes=store.path.stat().st_size,
+            oldest_ms=None,
+        )
+
+    def adopt(self) -> list[Outbox]:
+        """Open the stores of the same folder that no living process holds, each as an outbox of its own epoch.
+
+        They are to be sent as this one is, under their own epochs; :meth:`retire` then removes what is empty.
+        """
+        found = []
+        for path in folder.family(self._first):
+            lock = folder.try_lock(path) if path != self.path else None
+            if lock is not None:
+                found.append(self._sibling(lock))
+        return found
+
+    def _sibling(self, lock: folder.StoreLock) -> Outbox:
+        other = Outbox.__new__(Outbox)
+        other._first, other._options, other._clock = self._first, self._options, self._clock
+        other._synchronous, other._vfs = self._synchronous, self._vfs
+        other._open(lock, self.device)
+        return other
+
+    def close(self) -> None:
+        """Close the store and let another process have it; safe to call twice."""
+        with self._turn:
+            if not self._closed:
+                self._closed = True
+                self._store.close()
+                self._lock.release()
+        with self._arrival:
+            self._arrival.notify_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _gaps(taken: Sequence[Range]) -> list[Range]:
+    """Return what lies between merged ranges."""
+    gaps, start = [], 1
+    for first, last in taken:
+        if first > start:
+            gaps.append((start, first - 1))
+        start = last + 1
+    return [*gaps, (start, _END)]

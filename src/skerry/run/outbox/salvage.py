@@ -1,0 +1,106 @@
+"""Salvage: what is still to be read of a damaged store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from skerry.run.outbox.database import load_apsw
+from skerry.run.outbox.item import Packed, unpack
+from skerry.run.outbox.options import PRIORITIES
+
+_PARTS = ("", "-wal", "-shm")
+_MOST_JUMPS = 4096  # damaged places that are stepped over in one table before the rest is given up
+
+
+class Salvaged(NamedTuple):
+    """What a damaged store gave back: its records in their order, and what it knew of itself."""
+
+    records: list[Packed]
+    values: dict[str, Any]
+    losses: dict[str, int]
+    last_seq: int
+
+
+def quarantine(path: Path) -> Path:
+    """Move a store aside, its log with it, and return the new place."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    for part in _PARTS:
+        source = path.with_name(path.name + part)
+        if source.exists():
+            source.rename(aside.with_name(aside.name + part))
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return aside
+
+
+def salvage(path: Path, vfs: str | None = None) -> Salvaged:
+    """Read what can be read of a damaged store; a record counts only when its content is what was stored."""
+    apsw = load_apsw()
+    nothing = Salvaged([], {}, {}, 0)
+    try:
+        connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE, vfs)
+    except apsw.Error:
+        return nothing
+    try:
+        connection.execute("PRAGMA writable_schema = ON")  # a schema that is damaged in part is read as far as it goes
+        found: list[tuple[int, Packed]] = []
+        for priority, table in enumerate(PRIORITIES):
+            found += _records(connection, apsw, priority, table)
+        found.sort(key=lambda pair: pair[0])
+        values = dict(_rows(connection, apsw, "SELECT name, value FROM store"))
+        losses = dict(_rows(connection, apsw, "SELECT name, count - told FROM loss WHERE count > told"))
+        last = found[-1][0] if found else 0
+        return Salvaged([record for _, record in found], values, losses, last)
+    finally:
+        connection.close(True)
+
+
+def _rows(connection: Any, apsw: Any, query: str, bindings: tuple[Any, ...] = ()) -> Iterator[Any]:
+    """Yield rows until the end or the first damage."""
+    try:
+        yield from connection.execute(query, bindings)
+    except apsw.Error:
+        return
+
+
+def _records(connection: Any, apsw: Any, priority: int, table: str) -> list[tuple[int, Packed]]:
+    """Read a table from its begin, then from behind each damaged place, with growing steps."""
+    query = f"SELECT seq, digest, born_ms, wall_ms, ttl_ms, payload FROM {table} WHERE seq >= ? ORDER BY seq"
+    last = next(_rows(connection, apsw, f"SELECT max(seq) FROM {table}"), (None,))[0] or _given(connection, apsw, table)
+    found: list[tuple[int, Packed]] = []
+    start, step = 1, 1
+    for _ in range(_MOST_JUMPS):
+        before = len(found)
+        for row in _rows(connection, apsw, query, (start,)):
+            start = row[0] + 1
+            record = _whole(row, priority)
+            if record is not None:
+                found.append(record)
+        if start > last:
+            break
+        step = 1 if len(found) > before else step * 2
+        start += step
+    return found
+
+
+def _given(connection: Any, apsw: Any, table: str) -> int:
+    row = next(_rows(connection, apsw, "SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)), (0,))
+    return int(row[0])
+
+
+def _whole(row: tuple[Any, ...], priority: int) -> tuple[int, Packed] | None:
+    """Return a row as a record when it is what was stored."""
+    seq, digest, born_ms, wall_ms, ttl_ms, payload = row
+    try:
+        unpack(seq, priority, digest, payload)
+        return seq, Packed(priority, digest, int(born_ms), wall_ms, ttl_ms, payload)
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,360 @@
+"""The store: one database with what it holds in memory counted, used by one thread at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from skerry.run.outbox import tables
+from skerry.run.outbox.ballast import Ballast
+from skerry.run.outbox.clock import Clock
+from skerry.run.outbox.database import DiskFullError, load_apsw, open_database, translated
+from skerry.run.outbox.item import Packed
+from skerry.run.outbox.life import Life
+from skerry.run.outbox.options import PRIORITIES, OutboxOptions
+from skerry.run.outbox.room import make_room
+from skerry.spec.errors import OutboxError, OutboxFullError
+from skerry.wire.ranges import Range
+
+Answer = TypeVar("Answer")
+_LOG_PAGES = 1000  # pages of the write-ahead log after which it is written back: SQLite's own default
+_CRITICAL = len(PRIORITIES) - 1
+_SLACK_SHARE = 64  # of the cap, which is freed in one go, so that a full outbox does not delete for every record
+_MOST_SLACK = 1_000_000
+
+
+def fresh_epoch() -> str:
+    """Return 16 hex digits that no store had before."""
+    return secrets.token_hex(8)
+
+
+class Store:
+    """One open store file. Not safe for threads: the outbox gives it to one at a time.
+
+    Raises what :func:`skerry.run.outbox.database.open_database` raises.
+    """
+
+    def __init__(
+        self, path: Path, *, device: str, options: OutboxOptions, clock: Clock, synchronous: str, vfs: str | None
+    ) -> None:
+        self.path = path
+        self._options = options
+        self._caps = [options.cap_of(number) for number in range(len(PRIORITIES))]
+        self._cap = int(options.max_size)
+        self._slack = min(self._cap // _SLACK_SHARE, _MOST_SLACK)
+        self._error = load_apsw().Error
+        self.ballast = Ballast(path, int(options.ballast))
+        self.connection = open_database(path, synchronous=synchronous, vfs=vfs)
+        self.log_pages = 0
+        self.connection.set_wal_hook(self._note_log)
+        self.unwritten: dict[str, int] = {}
+        """Losses that could not be written down yet, because nothing could."""
+        with self._closing_on_error():
+            self._read(device, clock)
+
+    @contextmanager
+    def _closing_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except self._error as error:
+            self.connection.close(True)
+            raise translated(error, self.path) from error
+        except BaseException:
+            self.connection.close(True)
+            raise
+
+    def _read(self, device: str, clock: Clock) -> None:
+        values = tables.read_values(self.connection)
+        self.life = Life(clock, tables.read_mark(values), tables.newest_birth(self.connection))
+        if "epoch" not in values:
+            self._reserve()
+            values = {"device": device, "epoch": fresh_epoch(), "settled": 0, "checksum": 0, "forks": 0}
+            self._within(lambda: tables.write_values(self.connection, values))
+        self.device, self.epoch = str(values["device"]), str(values["epoch"])
+        self.settled, self.checksum = int(values["settled"]), int(values["checksum"]) % 2**64
+        self.forks = int(values["forks"])
+        self.last_seq = tables.last_seq(self.connection)
+        self.sizes, self.counts = tables.held(self.connection)
+        self.mortal = tables.mortal(self.connection)
+        if self.device != device:
+            self.fork(device=device)
+        self.ballast.take()
+
+    def _reserve(self) -> None:
+        """Write the log, and through it the database, out to their size."""
+        if self._options.reserve > 0:
+            with contextlib.suppress(self._error):  # a disk that is full already has nothing to reserve
+                size = int(self._options.reserve)
+                self.connection.execute(
+                    f"BEGIN; CREATE TABLE filler (content); INSERT INTO filler VALUES (zeroblob({size})); "
+                    "DROP TABLE filler; COMMIT"
+                )
+            self._roll_back()
+            self.checkpoint()
+
+    def _note_log(self, connection: Any, name: str, pages: int) -> int:
+        self.log_pages = pages
+        return 0
+
+    @property
+    def log_is_long(self) -> bool:
+        """Whether the write-ahead log should be brought into the database."""
+        return self.log_pages >= _LOG_PAGES
+
+    def close(self) -> None:
+        """Write down how long the store has lived, bring the log into the database, and close it."""
+        with contextlib.suppress(OutboxError):
+            self.transaction(self._write_down)
+        with contextlib.suppress(self._error):
+            self.connection.close()
+
+    def abandon(self) -> None:
+        """Close it as it is."""
+        with contextlib.suppress(self._error):
+            self.connection.close(True)
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    def transaction(self, work: Callable[[], Answer]) -> Answer:
+        """Run ``work`` and make it durable, or leave all as it was.
+
+        On a full disk the ballast is given up, and the work tried again. Raises ``DiskFullError``, ``DamagedError``
+        or another ``OutboxError``.
+        """
+        try:
+            return self._within(work)
+        except DiskFullError:
+            self._find_space()
+            return self._within(work)
+
+    def _within(self, work: Callable[[], Answer]) -> Answer:
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+            answer = work()
+            self.connection.execute("COMMIT")
+        except self._error as error:
+            self._roll_back()
+            raise translated(error, self.path) from error
+        except BaseException:
+            self._roll_back()
+            raise
+        return answer
+
+    def _roll_back(self) -> None:
+        if self.connection.in_transaction:
+            with contextlib.suppress(self._error):
+                self.connection.execute("ROLLBACK")
+
+    def read(self, work: Callable[[], Answer]) -> Answer:
+        """Run what only reads."""
+        try:
+            return work()
+        except self._error as error:
+            raise translated(error, self.path) from error
+
+    def checkpoint(self) -> bool:
+        """Bring the log into the database, so that it can be written from its begin; tell whether all of it went."""
+        try:
+            return bool(self._checkpoint())
+        except self._error as error:
+            if isinstance(translated(error, self.path), DiskFullError):
+                return False
+            raise translated(error, self.path) from error
+
+    def _checkpoint(self) -> bool:
+        apsw = load_apsw()
+        pages, done = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        self.log_pages = 0 if pages == done else self.log_pages
+        return bool(pages == done)
+
+    def _find_space(self) -> None:
+        """Make room on a full disk: give up the ballast, and use the log from its begin again."""
+        self.ballast.give_up()
+        self.checkpoint()
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def add(self, records: Sequence[Packed]) -> list[int]:
+        """Store records durably and return their numbers; 0 for one that a full disk has no room for, counted.
+
+        Raises
+        ------
+        OutboxFullError
+            There is no room for a critical record; nothing of the call was stored.
+        """
+        try:
+            return self._add(records, self._needed(records))
+        except DiskFullError:
+            self._find_space()
+        with contextlib.suppress(DiskFullError):
+            return self._add(records, self._needed(records))
+        return self._add_on_full_disk(records)
+
+    def _needed(self, records: Sequence[Packed]) -> tuple[list[int], list[int], str]:
+        arriving = [(record.priority, record.size) for record in records]
+        total = sum(size for _, size in arriving)
+        if total + sum(self.sizes) <= self._cap and all(
+            held + total <= cap for held, cap in zip(self.sizes, self._caps, strict=True)
+        ):
+            return [], [], "caps"
+        room = make_room(self.sizes, arriving, self._caps, self._cap, self._slack)
+        return room.evict, room.dropped, "caps"
+
+    def _add(self, records: Sequence[Packed], needed: tuple[list[int], list[int], str]) -> list[int]:
+        evicting, dropped, cause = needed
+        first = self.last_seq + 1
+        kept: list[Packed | None] = list(records)
+        for place in dropped:
+            kept[place] = None
+        statements = tables.inserts(first, kept)
+        losses = dict(self.unwritten)
+        for place in dropped:
+            _count(losses, f"evicted.{PRIORITIES[records[place].priority]}.{cause}")
+        freed = [(0, 0)] * len(PRIORITIES)
+        if len(statements) == 1 and not losses and not any(evicting):
+            self._execute(*statements[0])  # one statement is a transaction of its own
+        else:
+            freed = self._within(lambda: self._write(statements, evicting, losses, cause))
+        self.unwritten = {}
+        self.remember(kept)
+        for priority, (size, count) in enumerate(freed):
+            self.forget(priority, size, count)
+        return list(range(first, first + len(records)))
+
+    def remember(self, records: Sequence[Packed | None]) -> None:
+        """Count records as stored, under the next numbers; ``None`` has only used its number up."""
+        self.last_seq += len(records)
+        for record in records:
+            if record is not None:
+                self.sizes[record.priority] += record.size
+                self.counts[record.priority] += 1
+                self.mortal = self.mortal or record.ttl_ms is not None
+
+    def _execute(self, text: str, values: list[Any]) -> None:
+        try:
+            self.connection.execute(text, values)
+        except self._error as error:
+            self._roll_back()
+            raise translated(error, self.path) from error
+
+    def _write(
+        self, statements: list[tuple[str, list[Any]]], evicting: list[int], losses: dict[str, int], cause: str
+    ) -> list[tuple[int, int]]:
+        freed = []
+        for priority, need in enumerate(evicting or [0] * len(PRIORITIES)):
+            size, count = tables.evict(self.connection, priority, need) if need else (0, 0)
+            if count:
+                _count(losses, f"evicted.{PRIORITIES[priority]}.{cause}", count)
+            freed.append((size, count))
+        for text, values in statements:
+            self.connection.execute(text, values)
+        if losses:
+            tables.count_losses(self.connection, losses)
+        return freed
+
+    def _add_on_full_disk(self, records: Sequence[Packed]) -> list[int]:
+        """Put new records in the place of old ones that matter less, then only what matters most."""
+        for least in (0, _CRITICAL):
+            chosen = [record for record in records if record.priority >= least]
+            need = 2 * sum(record.size for record in chosen) + 16 * 4096
+            evicting = make_room(self.sizes, [], [2**62] * len(PRIORITIES), max(sum(self.sizes) - need, 0)).evict
+            highest = max((record.priority for record in chosen), default=0)
+            evicting = [size if priority <= highest else 0 for priority, size in enumerate(evicting)]
+            if not chosen:
+                break
+            with contextlib.suppress(DiskFullError):
+                numbers = iter(self._add(chosen, (evicting, [], "disk")))
+                return [next(numbers) if record.priority >= least else self._refused(record) for record in records]
+        for record in records:
+            if record.priority == _CRITICAL:
+                raise OutboxFullError(
+                    "the disk is full, and nothing in the outbox may be given up for what comes now",
+                    where=str(self.path),
+                    hint="free some space: the outbox goes on by itself",
+                )
+        return [self._refused(record) for record in records]
+
+    def _refused(self, record: Packed) -> int:
+        _count(self.unwritten, f"refused.{PRIORITIES[record.priority]}.disk")
+        return 0
+
+    def forget(self, priority: int, size: int, count: int) -> None:
+        """Count records of a class as gone."""
+        self.sizes[priority] -= size
+        self.counts[priority] -= count
+
+    def settle(self, ranges: Iterable[Range], told: dict[str, int]) -> int:
+        """Delete what the hub has, and count it into the audit; return how many records that were."""
+
+        def work() -> tuple[list[int], list[int], int, int]:
+            gone = tables.take_out(self.connection, ranges)
+            self._write_audit(self.settled + gone[2], (self.checksum + gone[3]) % 2**64)
+            if told:
+                tables.tell_losses(self.connection, told)
+            return gone
+
+        sizes, counts, number, checksum = self.transaction(work)
+        self.settled, self.checksum = self.settled + number, (self.checksum + checksum) % 2**64
+        for priority, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+            self.forget(priority, size, count)
+        return number
+
+    def _write_audit(self, settled: int, checksum: int) -> None:
+        signed = checksum - 2**64 if checksum >= 2**63 else checksum
+        tables.write_values(self.connection, {"settled": settled, "checksum": signed})
+
+    def expire(self) -> int:
+        """Delete what is not worth sending any more, counted; return how many records that were."""
+        if not self.mortal:
+            return 0
+        now, base, wall = self.life.now_ms(), self.life.base_ms, self.life.wall_ms()
+
+        def work() -> list[tuple[int, int]]:
+            gone = [tables.expire(self.connection, number, now, base, wall) for number in range(len(PRIORITIES))]
+            losses = {f"expired.{PRIORITIES[number]}": count for number, (_, count) in enumerate(gone) if count}
+            tables.count_losses(self.connection, losses)
+            return gone
+
+        gone = self.transaction(work)
+        for priority, (size, count) in enumerate(gone):
+            self.forget(priority, size, count)
+        return sum(count for _, count in gone)
+
+    def fork(self, *, device: str | None = None, losses: dict[str, int] | None = None) -> str:
+        """Begin a new epoch, in which all that waits is sent under new identities."""
+        epoch, name = fresh_epoch(), device or self.device
+
+        def work() -> None:
+            tables.carry_losses(self.connection)
+            values = {"device": name, "epoch": epoch, "settled": 0, "checksum": 0, "forks": self.forks + 1}
+            tables.write_values(self.connection, values)
+            tables.count_losses(self.connection, losses or {})
+
+        self.transaction(work)
+        self.device, self.epoch, self.settled, self.checksum, self.forks = name, epoch, 0, 0, self.forks + 1
+        return epoch
+
+    def write_down(self) -> None:
+        """Write down how long the store has lived, and losses that only memory knows."""
+        self.transaction(self._write_down)
+        self.unwritten = {}
+
+    def _write_down(self) -> None:
+        tables.write_values(self.connection, tables.mark_values(self.life.mark()))
+        if self.unwritten:
+            tables.count_losses(self.connection, self.unwritten)
+
+    def losses(self) -> dict[str, int]:
+        """Return the losses of this epoch, those that only memory knows included."""
+        found = self.read(lambda: tables.read_losses(self.connection))
+        for name, count in self.unwritten.items():
+            _count(found, name, count)
+        return found
+
+
+def _count(losses: dict[str, int], name: str, more: int = 1) -> None:
+    losses[name] = losses.get(name, 0) + more

@@ -1,0 +1,178 @@
+"""The tables of a store: what is written and read, as functions of a connection inside a transaction of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from skerry.run.outbox.database import one_row
+from skerry.run.outbox.item import OVERHEAD_BYTES, Packed
+from skerry.run.outbox.life import LifeMark
+from skerry.run.outbox.options import PRIORITIES
+from skerry.wire.ranges import Range
+
+if TYPE_CHECKING:
+    import apsw
+
+_ROWS_IN_ONE = 64  # rows of one statement: the interpreter's lock is then taken once for all of them
+Row = tuple[int, int, int, bytes]
+"""seq, priority, digest, payload."""
+
+
+def _insert_text(table: str, rows: int) -> str:
+    marks = ",".join(["(?,?,?,?,?,?)"] * rows)
+    return f"INSERT INTO {table} (seq, digest, born_ms, wall_ms, ttl_ms, payload) VALUES {marks}"
+
+
+_INSERTS = tuple(tuple(_insert_text(table, rows) for rows in range(_ROWS_IN_ONE + 1)) for table in PRIORITIES)
+
+
+def inserts(first_seq: int, records: Sequence[Packed | None]) -> list[tuple[str, list[Any]]]:
+    """Return the statements that insert records under consecutive numbers; ``None`` leaves its number unused."""
+    parts: dict[int, list[Any]] = {}
+    for seq, record in enumerate(records, first_seq):
+        if record is None:
+            continue
+        values = parts.get(record.priority)
+        if values is None:
+            values = parts[record.priority] = []
+        values += (seq, *record[1:])
+    statements: list[tuple[str, list[Any]]] = []
+    width = 6 * _ROWS_IN_ONE
+    for priority, values in parts.items():
+        texts = _INSERTS[priority]
+        statements += [
+            (texts[len(part) // 6], part)
+            for part in (values[start : start + width] for start in range(0, len(values), width))
+        ]
+    return statements
+
+
+def held(connection: apsw.Connection) -> tuple[list[int], list[int]]:
+    """Return bytes and records by class."""
+    sizes, counts = [], []
+    for table in PRIORITIES:
+        found = one_row(connection, f"SELECT coalesce(sum(length(payload)), 0), count(*) FROM {table}")
+        sizes.append(found[0] + OVERHEAD_BYTES * found[1])
+        counts.append(found[1])
+    return sizes, counts
+
+
+def last_seq(connection: apsw.Connection) -> int:
+    """Return the highest number that was ever given, those of records that are gone included."""
+    marks = ",".join("?" * len(PRIORITIES))
+    query = f"SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name IN ({marks})"
+    return int(one_row(connection, query, PRIORITIES)[0])
+
+
+def newest_birth(connection: apsw.Connection) -> int:
+    """Return the greatest ``born_ms`` of the newest record of each class, a lower bound of the store's life."""
+    query = "SELECT born_ms FROM {} ORDER BY seq DESC LIMIT 1"
+    found = [one_row(connection, query.format(table)) for table in PRIORITIES]
+    return max((row[0] for row in found if row), default=0)
+
+
+def waiting(connection: apsw.Connection, counts: Sequence[int], gaps: Sequence[Range]) -> Iterator[Row]:
+    """Yield what lies in ranges of numbers, the highest class first, within it the oldest."""
+    for priority in range(len(PRIORITIES) - 1, -1, -1):
+        query = f"SELECT seq, digest, payload FROM {PRIORITIES[priority]} WHERE seq BETWEEN ? AND ? ORDER BY seq"
+        for gap in gaps if counts[priority] else ():
+            for seq, digest, payload in connection.execute(query, gap):
+                yield seq, priority, digest, payload
+
+
+def take_out(connection: apsw.Connection, ranges: Iterable[Range]) -> tuple[list[int], list[int], int, int]:
+    """Delete ranges of numbers; return bytes and records by class, how many, and the sum of their digests mod 2^64."""
+    sizes, counts = [0] * len(PRIORITIES), [0] * len(PRIORITIES)
+    checksum = 0
+    for first, last in ranges:
+        for number, table in enumerate(PRIORITIES):
+            gone: list[tuple[Any, ...]] = connection.execute(
+                f"DELETE FROM {table} WHERE seq BETWEEN ? AND ? RETURNING digest, length(payload)", (first, last)
+            ).fetchall()
+            counts[number] += len(gone)
+            sizes[number] += sum(int(size) for _, size in gone) + OVERHEAD_BYTES * len(gone)
+            checksum += sum(int(digest) for digest, _ in gone)
+    return sizes, counts, sum(counts), checksum % 2**64
+
+
+def evict(connection: apsw.Connection, priority: int, need: int) -> tuple[int, int]:
+    """Delete the oldest records of a class until ``need`` bytes are free; return the bytes and the records."""
+    table = PRIORITIES[priority]
+    freed = gone = 0
+    up_to = None
+    for seq, length in connection.execute(f"SELECT seq, length(payload) FROM {table} ORDER BY seq"):
+        freed, gone, up_to = freed + length + OVERHEAD_BYTES, gone + 1, seq
+        if freed >= need:
+            break
+    if up_to is not None:
+        connection.execute(f"DELETE FROM {table} WHERE seq <= ?", (up_to,))
+    return freed, gone
+
+
+def expire(
+    connection: apsw.Connection, priority: int, now_ms: int, base_ms: int, wall_ms: int | None
+) -> tuple[int, int]:
+    """Delete what is too old; return bytes and records.
+
+    A record of this boot (born after ``base_ms``) is judged by the life of the store alone, one of an earlier boot
+    also by the wall clock, where that was believed then and is (``wall_ms``) now.
+    """
+    gone: list[tuple[Any, ...]] = connection.execute(
+        f"DELETE FROM {PRIORITIES[priority]} WHERE ttl_ms IS NOT NULL AND (born_ms + ttl_ms <= ?1 "
+        "OR (born_ms <= ?2 AND wall_ms IS NOT NULL AND wall_ms + ttl_ms <= ?3)) RETURNING length(payload)",
+        (now_ms, base_ms, -(2**62) if wall_ms is None else wall_ms),
+    ).fetchall()
+    return sum(int(size) for (size,) in gone) + OVERHEAD_BYTES * len(gone), len(gone)
+
+
+def mortal(connection: apsw.Connection) -> bool:
+    """Tell whether any record has a time to live."""
+    query = "SELECT EXISTS (SELECT 1 FROM {} WHERE ttl_ms IS NOT NULL)"
+    return any(one_row(connection, query.format(table))[0] for table in PRIORITIES)
+
+
+def read_values(connection: apsw.Connection) -> dict[str, Any]:
+    """Return what the store knows of itself."""
+    return {str(name): value for name, value in connection.execute("SELECT name, value FROM store")}
+
+
+def write_values(connection: apsw.Connection, values: dict[str, Any]) -> None:
+    """Write down some of what the store knows of itself."""
+    connection.executemany("INSERT OR REPLACE INTO store VALUES (?, ?)", list(values.items()))
+
+
+def read_mark(values: dict[str, Any]) -> LifeMark | None:
+    """Return the mark of the store's life, if it has one."""
+    if "life_boot" not in values:
+        return None
+    return LifeMark(str(values["life_boot"]), int(values["life_base_ms"]), int(values["life_reached_ms"]))
+
+
+def mark_values(mark: LifeMark) -> dict[str, Any]:
+    """Return a mark as values of the store."""
+    return {"life_boot": mark.boot, "life_base_ms": mark.base_ms, "life_reached_ms": mark.reached_ms}
+
+
+def read_losses(connection: apsw.Connection) -> dict[str, int]:
+    """Return the losses of this epoch by name."""
+    query = "SELECT name, count FROM loss WHERE count > 0 ORDER BY name"
+    return {str(name): int(count) for name, count in connection.execute(query)}
+
+
+def count_losses(connection: apsw.Connection, losses: dict[str, int]) -> None:
+    """Add to the losses of this epoch."""
+    connection.executemany(
+        "INSERT INTO loss (name, count) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET count = count + excluded.count",
+        list(losses.items()),
+    )
+
+
+def tell_losses(connection: apsw.Connection, told: dict[str, int]) -> None:
+    """Note which losses the hub knows, so that a fork does not report them again under its new epoch."""
+    connection.executemany("UPDATE loss SET told = max(told, min(count, ?2)) WHERE name = ?1", list(told.items()))
+
+
+def carry_losses(connection: apsw.Connection) -> None:
+    """Begin an epoch: only what the hub was not told yet is counted on."""
+    connection.execute("UPDATE loss SET count = count - told, told = 0")
