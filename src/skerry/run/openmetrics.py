@@ -59,45 +59,45 @@ def _whole(summary: RunSummary) -> Iterator[str]:
     yield _family("skerry_run", "info", "The pipeline, and the release that runs.", [("_info", labels, 1)])
     states = [("", {"skerry_run_status": name}, float(summary.status == name)) for name in STATUSES]
     yield _family("skerry_run_status", "stateset", "What the run does now.", states)
-    yield _counter("skerry_items_read", "Items that came in from all sources.", [({}, summary.items_in)])
-    yield _counter("skerry_items_emitted", "Records that stages made beyond those they took.", [({}, summary.emitted)])
+    yield counter("skerry_items_read", "Items that came in from all sources.", [({}, summary.items_in)])
+    yield counter("skerry_items_emitted", "Records that stages made beyond those they took.", [({}, summary.emitted)])
     fates = [({"fate": fate}, count) for fate, count in _fates(summary)]
-    yield _counter("skerry_items", "Items by the fate that they met in the end.", fates)
-    yield _gauge("skerry_items_in_flight", "Items that have met no fate yet.", [({}, summary.in_flight)])
+    yield counter("skerry_items", "Items by the fate that they met in the end.", fates)
+    yield gauge("skerry_items_in_flight", "Items that have met no fate yet.", [({}, summary.in_flight)])
     yield _quantiles("skerry_item_latency", "From reading an item to its last fate.", [({}, summary.latency_ms)])
-    yield _gauge("skerry_ladder_rung", "The rung of the degrade ladder; 0 is the best variant.", [({}, summary.rung)])
-    yield _counter("skerry_run_seconds", "Time since the start.", [({}, summary.wall_s)], unit="seconds")
-    yield _counter("skerry_awake_seconds", "Time in which the pipeline was awake.", [({}, summary.awake_s)], "seconds")
-    yield _counter("skerry_energy_joules", "Energy used, where a counter exists.", [({}, summary.energy_j)], "joules")
+    yield gauge("skerry_ladder_rung", "The rung of the degrade ladder; 0 is the best variant.", [({}, summary.rung)])
+    yield counter("skerry_run_seconds", "Time since the start.", [({}, summary.wall_s)], unit="seconds")
+    yield counter("skerry_awake_seconds", "Time in which the pipeline was awake.", [({}, summary.awake_s)], "seconds")
+    yield counter("skerry_energy_joules", "Energy used, where a counter exists.", [({}, summary.energy_j)], "joules")
 
 
 def _stages(stages: Iterable[StageSummary]) -> Iterator[str]:
     stages = list(stages)
     taken = [(_node(stage), stage.items_in) for stage in stages]
-    yield _counter("skerry_records_in", "Records that came into a source, stage or sink.", taken)
+    yield counter("skerry_records_in", "Records that came into a source, stage or sink.", taken)
     emitted = [(_node(stage), stage.emitted) for stage in stages if stage.emitted]
-    yield _counter("skerry_records_emitted", "Records that a stage sent on beyond those it took.", emitted)
+    yield counter("skerry_records_emitted", "Records that a stage sent on beyond those it took.", emitted)
     ends = [({**_node(stage), **labels}, count) for stage in stages for labels, count in _reasons(stage)]
-    yield _counter("skerry_records", "Records by fate and, for losses, by reason.", ends)
+    yield counter("skerry_records", "Records by fate and, for losses, by reason.", ends)
     waiting = [(_node(stage), stage.in_flight) for stage in stages]
-    yield _gauge("skerry_records_in_flight", "Records that are in a stage or wait for it.", waiting)
+    yield gauge("skerry_records_in_flight", "Records that are in a stage or wait for it.", waiting)
     latencies = [(_node(stage), stage.latency_ms) for stage in stages]
     yield _quantiles("skerry_stage_latency", "Time inside a stage.", latencies)
     restarts = [(_node(stage), stage.restarts) for stage in stages]
-    yield _counter("skerry_stage_restarts", "How often a source, stage or sink was brought up again.", restarts)
+    yield counter("skerry_stage_restarts", "How often a source, stage or sink was brought up again.", restarts)
     yield from _queues(stages)
 
 
 def _queues(stages: Iterable[StageSummary]) -> Iterator[str]:
     queues = [(_node(stage), stage.queue) for stage in stages if stage.queue is not None]
     items = [({**node, "policy": queue.policy}, queue.items) for node, queue in queues]
-    yield _gauge("skerry_queue_items", "Records that wait before a stage.", items)
+    yield gauge("skerry_queue_items", "Records that wait before a stage.", items)
     room = [(node, queue.max_items) for node, queue in queues]
-    yield _gauge("skerry_queue_limit_items", "Records that a queue can hold.", room)
+    yield gauge("skerry_queue_limit_items", "Records that a queue can hold.", room)
     held = [(node, queue.bytes) for node, queue in queues]
-    yield _gauge("skerry_queue_bytes", "Bytes, as read, that wait before a stage.", held, unit="bytes")
+    yield gauge("skerry_queue_bytes", "Bytes, as read, that wait before a stage.", held, unit="bytes")
     bytes_room = [(node, queue.max_bytes) for node, queue in queues]
-    yield _gauge("skerry_queue_limit_bytes", "Bytes, as read, that a queue can hold.", bytes_room, unit="bytes")
+    yield gauge("skerry_queue_limit_bytes", "Bytes, as read, that a queue can hold.", bytes_room, unit="bytes")
 
 
 def _models(summary: RunSummary) -> Iterator[str]:
@@ -108,18 +108,18 @@ def _models(summary: RunSummary) -> Iterator[str]:
     ]
     yield _family("skerry_model", "info", "The variant of each model that answers now.", infos)
     swaps = [({"model": name}, state.swaps) for name, state in models.items()]
-    yield _counter("skerry_model_swaps", "How often a model's variant was swapped.", swaps)
+    yield counter("skerry_model_swaps", "How often a model's variant was swapped.", swaps)
     shadowed = {name: state for name, state in models.items() if state.shadow is not None}
     seen = [({"model": name}, state.shadow_items) for name, state in shadowed.items()]
-    yield _counter("skerry_shadow_items", "Items that the shadow variant answered too.", seen)
+    yield counter("skerry_shadow_items", "Items that the shadow variant answered too.", seen)
     agreement = [({"model": name}, state.shadow_agreement) for name, state in shadowed.items()]
-    yield _gauge("skerry_shadow_agreement_ratio", "Mean cosine of the shadow's answers and the used ones.", agreement)
+    yield gauge("skerry_shadow_agreement_ratio", "Mean cosine of the shadow's answers and the used ones.", agreement)
 
 
 def _process(process: Mapping[str, float]) -> Iterator[str]:
     resident, busy = process.get("resident_bytes"), process.get("cpu_seconds")
-    yield _gauge("process_resident_memory_bytes", "Memory of the process in RAM.", [({}, resident)], unit="bytes")
-    yield _counter("process_cpu_seconds", "CPU time of the process, user and system.", [({}, busy)], "seconds")
+    yield gauge("process_resident_memory_bytes", "Memory of the process in RAM.", [({}, resident)], unit="bytes")
+    yield counter("process_cpu_seconds", "CPU time of the process, user and system.", [({}, busy)], "seconds")
 
 
 def _node(stage: StageSummary) -> dict[str, str | None]:
@@ -141,11 +141,13 @@ def _reasons(stage: StageSummary) -> Iterator[tuple[dict[str, str | None], int]]
             yield {"fate": fate, "reason": reason}, share
 
 
-def _counter(name: str, note: str, values: Iterable[tuple[Labels, float | None]], unit: str = "") -> str:
+def counter(name: str, note: str, values: Iterable[tuple[Labels, float | None]], unit: str = "") -> str:
+    """Write one counter: values that only rise, with their labels; ``None`` for one that was not measured."""
     return _family(name, "counter", note, [("_total", labels, value) for labels, value in values], unit)
 
 
-def _gauge(name: str, note: str, values: Iterable[tuple[Labels, float | None]], unit: str = "") -> str:
+def gauge(name: str, note: str, values: Iterable[tuple[Labels, float | None]], unit: str = "") -> str:
+    """Write one gauge: values of now, with their labels; ``None`` for one that was not measured."""
     return _family(name, "gauge", note, [("", labels, value) for labels, value in values], unit)
 
 

@@ -1,0 +1,53 @@
+"""The application: every address of a hub, its guards and its errors, as one ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from skerry.fleet.hub import health_routes, record_routes
+from skerry.fleet.hub.answers import Refusal, refusal_of
+from skerry.fleet.hub.batches import BatchesApp
+from skerry.fleet.hub.parts import Parts
+from skerry.spec.errors import DependencyError, SkerryError
+
+try:
+    from litestar import Litestar, Request, Response
+except ImportError as error:
+    raise DependencyError("a hub needs the package litestar", hint="pip install 'skerry[hub]'") from error
+
+BATCHES = "/v1/batches"
+PROBLEM = "application/problem+json"
+
+
+class HubApp:
+    """Batches go straight to their own application; everything else to Litestar."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._batches = BatchesApp(parts.reception, parts.access, parts.options, parts.counts)
+        self._others = litestar_app(parts)
+
+    async def __call__(self, scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["path"] == BATCHES:
+            await self._batches(scope, receive, send)
+        else:
+            await self._others(scope, receive, send)  # type: ignore[arg-type]
+
+
+def litestar_app(parts: Parts) -> Litestar:
+    """Return the application of everything but batches."""
+
+    def on_refusal(_request: Request[Any, Any, Any], refusal: Refusal) -> Response[bytes]:
+        return Response(refusal.problem(), status_code=refusal.status, headers=refusal.headers, media_type=PROBLEM)
+
+    def on_error(request: Request[Any, Any, Any], error: SkerryError) -> Response[bytes]:
+        return on_refusal(request, refusal_of(error, parts.options.retry_after))
+
+    return Litestar(
+        route_handlers=[*health_routes.handlers(parts), *record_routes.handlers(parts)],
+        exception_handlers={Refusal: on_refusal, SkerryError: on_error},
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=1 << 20,
+    )

@@ -1,0 +1,82 @@
+"""The connection of a request: whether it is TLS, and the certificate that its other end proved to hold.
+
+It is read from the TLS connection itself and put into the ASGI scope by the server's protocol class. No header of a
+request can say who somebody is: a header is only what the sender wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from skerry.spec.address import is_loopback
+from skerry.spec.errors import DependencyError
+
+KEY = "skerry.connection"
+"""Where the connection stands in the ASGI scope; names of headers never get there."""
+SILENCE_S = 30.0
+"""How long a connection may stay without its first request, TLS included; slow links need some seconds."""
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """What is known of the other end: ``certificate`` is DER, and was checked by the handshake (chain and dates)."""
+
+    tls: bool
+    certificate: bytes | None
+    address: str
+
+    @property
+    def local(self) -> bool:
+        """Whether the other end is on this machine."""
+        return is_loopback(self.address)
+
+
+NOWHERE = Connection(tls=False, certificate=None, address="")
+
+
+def connection_of(scope: Mapping[str, Any]) -> Connection:
+    """Return the connection of a request; one of which nothing is known has nothing to say."""
+    found = scope.get(KEY, NOWHERE)
+    return found if isinstance(found, Connection) else NOWHERE
+
+
+def protocol_class() -> type[Any]:
+    """Return uvicorn's protocol for HTTP/1.1 with the connection in the scope of every request."""
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    except ImportError as error:
+        raise DependencyError(
+            "a hub needs the packages uvicorn and httptools", hint="pip install 'skerry[hub]'"
+        ) from error
+
+    class ProvenProtocol(HttpToolsProtocol):
+        """Knows who is at the other end, and hangs up on those who never ask anything."""
+
+        _known: Connection = NOWHERE
+        _silence: Any = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            tls = transport.get_extra_info("ssl_object")
+            certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+            self._known = Connection(tls is not None, certificate, self.client[0] if self.client else "")
+            self._silence = self.loop.call_later(SILENCE_S, transport.close)
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self.scope[KEY] = self._known  # type: ignore[literal-required]
+
+        def on_headers_complete(self) -> None:
+            if self._silence is not None:
+                self._silence.cancel()
+                self._silence = None
+            super().on_headers_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._silence is not None:
+                self._silence.cancel()
+            super().connection_lost(exc)
+
+    return ProvenProtocol
