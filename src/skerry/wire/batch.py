@@ -105,10 +105,11 @@ def encode(
     if not 0 < len(records) <= limits.records:
         raise WireError(f"a batch of {len(records):,} records", expected=f"1 to {limits.records:,}")
     numbers = [record.seq for record in records]
-    form = _pack_header(header, len(records), min(numbers), max(numbers))
+    first = min(numbers)
+    form = _pack_header(header, len(records), first, max(numbers))
     flags = 0 if signer is None else _SIGNED
     start = MAGIC + bytes((VERSION, flags)) + len(form).to_bytes(2, "little")
-    message = start + form + encode_body(records, limits)
+    message = start + form + encode_body(records, first, header.boot, limits)
     if signer is not None:
         message += signer.key_id
         message += signer.sign(DOMAIN + message)
@@ -137,7 +138,7 @@ def decode(data: bytes, verify: Verify | None = None, limits: Limits = DEFAULT_L
         raise WireError(f"a batch of {header.count:,} records", expected=f"at most {limits.records:,}")
     if begin > end:
         raise WireError("a batch that is cut short")
-    records = decode_body(data[begin:end], header.count, limits)
+    records = decode_body(data[begin:end], header.count, header.first, header.boot, limits)
     numbers = [record.seq for record in records]
     if not numbers or min(numbers) != header.first or max(numbers) != header.last:
         raise WireError("a batch whose records are not those that its header tells of")

@@ -1,0 +1,121 @@
+"""Floats: a column of them as integers over a common power of ten or two, where that gives back every bit.
+
+What people and sensors write, ``23.45``, is a small integer over 100; what a processor computed is an integer over a
+power of two. Where neither fits, the 64 bits of a float are an integer as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import repeat
+from math import copysign, frexp, isfinite, ldexp
+from operator import mul, truediv
+from struct import pack, unpack
+from typing import Final
+
+from skerry.spec.errors import WireError
+from skerry.wire.integers import read_integers, write_integers
+from skerry.wire.streams import Reader, Writer
+
+MOST_DECIMALS: Final = 22
+"""The largest power of ten that is itself a float without an error (10^22 = 5^22 · 2^22, and 5^22 < 2^53)."""
+BINARY: Final = 0x20
+PATTERN: Final = 0x21
+_PLAIN_DECIMALS = 5
+"""Decimals up to which nothing else is tried: no computed number ends so early by chance."""
+_LARGEST = 2**63
+
+
+def write_floats(writer: Writer, numbers: Sequence[float]) -> None:
+    """Write floats; raises ``WireError`` for NaN and infinities, which JSON cannot say."""
+    if not all(map(isfinite, numbers)):
+        raise WireError("NaN and infinities are no JSON values", hint="leave the field out, or send null")
+    negative_zero = 0.0 in numbers and any(number == 0.0 and copysign(1.0, number) < 0 for number in numbers)
+    if not negative_zero:
+        decimal = _as_decimal(numbers)
+        if decimal is not None and decimal[0] <= _PLAIN_DECIMALS:
+            writer.control.append(decimal[0])
+            write_integers(writer, decimal[1])
+            return
+        binary = _as_binary(numbers)
+        if binary is not None and (decimal is None or _span(binary[1]) < _span(decimal[1])):
+            writer.control.append(BINARY)
+            writer.unsigned(binary[0])
+            write_integers(writer, binary[1])
+            return
+        if decimal is not None:
+            writer.control.append(decimal[0])
+            write_integers(writer, decimal[1])
+            return
+    writer.control.append(PATTERN)
+    patterns = unpack(f"<{len(numbers)}q", pack(f"<{len(numbers)}d", *numbers))
+    write_integers(writer, [_ordered(pattern) for pattern in patterns])
+
+
+def read_floats(reader: Reader, count: int) -> list[float]:
+    """Read ``count`` floats; raises ``WireError`` for a damaged column, and for what is no JSON number."""
+    scale = reader.byte()
+    power = reader.unsigned() if scale == BINARY else 0
+    whole = read_integers(reader, count)
+    try:
+        if scale == PATTERN:
+            numbers = list(unpack(f"<{count}d", pack(f"<{count}q", *map(_ordered, whole))))
+        elif scale == BINARY:
+            numbers = list(map(ldexp, map(float, whole), repeat(-min(power, 1 << 16))))
+        elif scale <= MOST_DECIMALS:
+            numbers = list(map(truediv, whole, repeat(10**scale)))
+        else:
+            raise WireError("the body of a batch is damaged: a column of an unknown form")
+    except (OverflowError, ArithmeticError) as error:
+        raise WireError("the body of a batch is damaged: a number too large") from error
+    if not all(map(isfinite, numbers)):
+        raise WireError("the body of a batch is damaged: a number that is none")
+    return numbers
+
+
+def _as_decimal(numbers: Sequence[float]) -> tuple[int, list[int]] | None:
+    """Return a number of decimals and the integers, such that ``integer / 10**decimals`` is every float, bit by bit."""
+    count = len(numbers)
+    decimals = max(map(_decimals, (numbers[0], numbers[count // 3], numbers[count * 2 // 3], numbers[-1])))
+    while decimals <= MOST_DECIMALS:
+        whole = _scaled(numbers, decimals)
+        if whole is not None:
+            return decimals, whole
+        needed = max(map(_decimals, numbers))
+        if needed <= decimals:
+            return None
+        decimals = needed
+    return None
+
+
+def _scaled(numbers: Sequence[float], decimals: int) -> list[int] | None:
+    scale = 10**decimals
+    whole = list(map(round, map(mul, numbers, repeat(float(scale)))))
+    if list(map(truediv, whole, repeat(scale))) != list(numbers) or max(map(abs, whole)) >= _LARGEST:
+        return None
+    return whole
+
+
+def _decimals(number: float) -> int:
+    """Return how many decimals the shortest text of a float has; many, where it needs an exponent."""
+    text = repr(number)
+    if text.endswith(".0"):
+        return 0
+    return MOST_DECIMALS + 1 if "e" in text else len(text) - text.index(".") - 1
+
+
+def _as_binary(numbers: Sequence[float]) -> tuple[int, list[int]] | None:
+    """Return a power and the integers, such that ``integer / 2**power`` is every float; ``None`` where they are wide."""
+    power = max([number.as_integer_ratio()[1] for number in numbers]).bit_length() - 1
+    if max(map(abs, numbers)) and frexp(max(map(abs, numbers)))[1] + power > 63:
+        return None
+    return power, [int(ldexp(number, power)) for number in numbers]
+
+
+def _span(whole: list[int]) -> int:
+    return max(whole) - min(whole)
+
+
+def _ordered(pattern: int) -> int:
+    """Return the bits of a float as an integer in the order of the floats, and the other way round."""
+    return pattern if pattern >= 0 else pattern ^ 0x7FFF_FFFF_FFFF_FFFF

@@ -1,0 +1,282 @@
+"""Integers: a column of whole numbers as small numbers around something that can be foretold.
+
+First the common factor is taken out; then come the numbers themselves, their differences, or the differences of those
+(a clock); then the distance from the least, the greatest or the middle one. What is cheapest is written, counted in bits.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
+from math import gcd
+from operator import sub
+from typing import Final, NamedTuple
+
+from skerry.spec.errors import WireError
+from skerry.wire.codes import (
+    code_lengths,
+    code_words,
+    read_classes,
+    read_rice,
+    read_words,
+    write_classes,
+    write_rice,
+)
+from skerry.wire.compression import compress
+from skerry.wire.streams import Reader, Writer
+
+UP, DOWN, AROUND = range(3)
+"""How far above the least, how far below the greatest, or how far around the middle one."""
+EQUAL, RICE, CLASSES, VALUES, PLANES = range(5)
+"""How the distances are written: not at all, in one of the codes, or byte by byte into ``control``."""
+WIDEST: Final = 72
+"""Bits of the widest number: 64, one more for a sign, and what two differences add."""
+_FEW = 40
+"""Different values up to which a code word for each is considered."""
+_WORTH_TRYING = 96
+"""Bits above which it is worth while to see what zstd makes of repetitions."""
+_FRAME = 9
+"""Bytes that a zstd frame of its own adds, and that a part of a larger one does not."""
+
+
+class _Model(NamedTuple):
+    """One way to foretell a column, and what is left of each number then."""
+
+    order: int
+    fold: int
+    base: int
+    left: list[int]
+    cost: int
+
+
+def write_integers(writer: Writer, numbers: Sequence[int]) -> None:
+    """Write numbers of at most 64 bits; how many there are, the reader must know."""
+    if not numbers:
+        return
+    first = numbers[0]
+    offsets = [number - first for number in numbers]
+    factor = gcd(*offsets)
+    if not factor:
+        writer.control.append(EQUAL)
+        writer.signed(first)
+        return
+    if factor > 1:
+        offsets = [offset // factor for offset in offsets]
+    _write_offsets(writer, first, factor, offsets)
+
+
+def read_integers(reader: Reader, count: int) -> list[int]:
+    """Read ``count`` numbers; raises ``WireError`` for a damaged column."""
+    if not count:
+        return []
+    reader.budget.take_values(count)
+    shape = reader.byte()
+    packing, fold, order, has_factor = shape & 7, shape >> 3 & 3, shape >> 5 & 3, shape >> 7
+    if packing == EQUAL:
+        if shape != EQUAL:
+            raise WireError("the body of a batch is damaged: a column of an unknown form")
+        return [reader.signed()] * count
+    first = reader.signed()
+    factor = reader.unsigned() if has_factor else 1
+    if fold > AROUND or order > 2 or order >= count:
+        raise WireError("the body of a batch is damaged: a column of an unknown form")
+    slope = reader.signed() if order == 2 else 0
+    base = reader.signed()
+    left = _read_left(reader, packing, count - order)
+    offsets = _unfold(left, fold, base)
+    if order == 2:
+        offsets = list(accumulate(offsets, initial=slope))
+    if order:
+        offsets = list(accumulate(offsets, initial=0))
+    return [first + factor * offset for offset in offsets]
+
+
+def _write_offsets(writer: Writer, first: int, factor: int, offsets: list[int]) -> None:
+    """Write what is left after the first number and the common factor were taken out."""
+    model = min(_models(offsets), key=lambda model: model.cost)
+    plain = _fold(offsets, UP)
+    packing, detail = _choose_code(model.left)
+    few = _choose_values(plain.left)
+    if few is not None and few[0] < detail[0]:
+        model, packing, detail = plain, VALUES, few
+    if detail[0] > _WORTH_TRYING:
+        for candidate in (plain, model) if model.order else (plain,):
+            planes = _planes(candidate.left)
+            size = 8 * (len(compress(planes, 1)) - _FRAME)
+            if size < detail[0]:
+                model, packing, detail = candidate, PLANES, (size, planes)
+    writer.control.append(packing | model.fold << 3 | model.order << 5 | (factor > 1) << 7)
+    writer.signed(first)
+    if factor > 1:
+        writer.unsigned(factor)
+    if model.order == 2:
+        writer.signed(offsets[1])
+    writer.signed(model.base)
+    _write_left(writer, packing, detail[1], model.left)
+
+
+def _models(offsets: list[int]) -> list[_Model]:
+    """Return the ways to foretell a column, none of which is dear to try."""
+    models = [_fold(offsets, UP), _fold(offsets, DOWN), _fold(offsets, AROUND)]
+    if len(offsets) < 3:
+        return models
+    steps = list(map(sub, offsets[1:], offsets))
+    models += [_fold(steps, AROUND, 1), _fold(steps, UP, 1)]
+    bends = list(map(sub, steps[1:], steps))
+    models.append(_fold(bends, AROUND, 2))
+    return models
+
+
+def _fold(numbers: list[int], fold: int, order: int = 0) -> _Model:
+    """Return the distances of numbers from the least, the greatest or the middle one, and what they cost in bits."""
+    if fold == UP:
+        base = min(numbers)
+        left = [number - base for number in numbers]
+    elif fold == DOWN:
+        base = max(numbers)
+        left = [base - number for number in numbers]
+    else:
+        base = sorted(numbers)[len(numbers) // 2]
+        left = [distance << 1 if distance >= 0 else ~(distance << 1) for distance in [n - base for n in numbers]]
+    return _Model(order, fold, base, left, sum(map(int.bit_length, left)))
+
+
+def _unfold(left: list[int], fold: int, base: int) -> list[int]:
+    if fold == UP:
+        return [base + number for number in left]
+    if fold == DOWN:
+        return [base - number for number in left]
+    return [base + (~(number >> 1) if number & 1 else number >> 1) for number in left]
+
+
+def _choose_code(left: list[int]) -> tuple[int, tuple[int, object]]:
+    """Return the cheaper of the two codes that any numbers fit, with its cost in bits and its table."""
+    counts = Counter([(number + 1).bit_length() - 1 for number in left])
+    lengths = code_lengths(counts)
+    cost = sum([count * (lengths[size] + size) for size, count in counts.items()])
+    cost += 14 + 4 * (max(counts) - min(counts) + 1)
+    width = max(0, (sum(left) // len(left)).bit_length() - 1)
+    best = min((sum([number >> w for number in left]) + len(left) * (w + 1) + 8, w) for w in {width, max(0, width - 1)})
+    if best[0] <= cost:
+        return RICE, best
+    return CLASSES, (cost, lengths)
+
+
+def _choose_values(left: list[int]) -> tuple[int, object] | None:
+    """Return the cost of a code word for each value, and the code's table, where the values are few."""
+    counts = Counter(left)
+    if len(counts) > _FEW:
+        return None
+    lengths = code_lengths(counts)
+    cost = sum([count * lengths[value] for value, count in counts.items()])
+    cost += 8 + sum([4 + 8 * (value.bit_length() // 7 + 1) for value in counts])
+    return cost, lengths
+
+
+def _write_left(writer: Writer, packing: int, detail: object, left: list[int]) -> None:
+    """Write the distances in the form that was chosen."""
+    if packing == RICE:
+        assert isinstance(detail, int)
+        writer.control.append(detail)
+        writer.bits.append(write_rice(left, detail))
+    elif packing == PLANES:
+        assert isinstance(detail, bytes)
+        writer.control.append(len(detail) // len(left))
+        writer.control += detail
+    else:
+        assert isinstance(detail, dict)
+        words = code_words([(length, symbol) for symbol, length in detail.items()])
+        if packing == CLASSES:
+            _write_class_table(writer, detail)
+            writer.bits.append(write_classes(left, words))
+        else:
+            _write_value_table(writer, detail)
+            writer.bits.append("".join([words[value] for value in left]))
+
+
+def _read_left(reader: Reader, packing: int, count: int) -> list[int]:
+    if packing == RICE:
+        width = reader.byte()
+        if width > WIDEST:
+            raise WireError("the body of a batch is damaged: a number too wide")
+        return read_rice(reader, count, width)
+    if packing == CLASSES:
+        return read_classes(reader, count, _read_class_table(reader))
+    if packing == VALUES:
+        return read_words(reader, count, _read_value_table(reader))
+    if packing == PLANES:
+        return _read_planes(reader, count)
+    raise WireError("the body of a batch is damaged: a column of an unknown form")
+
+
+def _write_class_table(writer: Writer, lengths: dict[int, int]) -> None:
+    """Write the least and the greatest class and, in four bits each, the length of every word between; 0 for none."""
+    least, greatest = min(lengths), max(lengths)
+    writer.bits.append(f"{least:07b}{greatest - least:07b}")
+    if greatest > least:
+        writer.bits.append("".join([format(lengths.get(size, 0), "04b") for size in range(least, greatest + 1)]))
+
+
+def _read_class_table(reader: Reader) -> dict[int, str]:
+    least = reader.number(7)
+    span = reader.number(7)
+    if least + span > WIDEST:
+        raise WireError("the body of a batch is damaged: a number too wide")
+    if not span:
+        return {least: ""}
+    lengths = [(reader.number(4), least + place) for place in range(span + 1)]
+    return code_words([pair for pair in lengths if pair[0]])
+
+
+def _write_value_table(writer: Writer, lengths: dict[int, int]) -> None:
+    """Write how many values there are, the distance of each from the one before, and the length of its word."""
+    writer.control.append(len(lengths))
+    before = 0
+    for value in sorted(lengths):
+        writer.unsigned(value - before)
+        before = value
+    if len(lengths) > 1:
+        writer.bits.append("".join([format(lengths[value], "04b") for value in sorted(lengths)]))
+
+
+def _read_value_table(reader: Reader) -> dict[int, str]:
+    count = reader.byte()
+    values = list(accumulate([reader.unsigned() for _ in range(count)]))
+    if count == 1:
+        return {values[0]: ""}
+    lengths = [(reader.number(4), value) for value in values]
+    if not count or min(lengths)[0] == 0:
+        raise WireError("the body of a batch is damaged: there is no such code")
+    return code_words(lengths)
+
+
+def _planes(left: list[int]) -> bytes:
+    """Return all lowest bytes, then all second bytes, and so on: like beside like."""
+    width = max(1, (max(left).bit_length() + 7) // 8)
+    if width == 1:
+        return bytes(left)
+    if width <= 8:
+        whole = array("Q", left)
+        if array("H", [1]).tobytes() != b"\1\0":
+            whole.byteswap()
+        flat, stride = whole.tobytes(), 8
+    else:
+        flat, stride = b"".join([number.to_bytes(width, "little") for number in left]), width
+    return b"".join([flat[place::stride] for place in range(width)])
+
+
+def _read_planes(reader: Reader, count: int) -> list[int]:
+    width = reader.byte()
+    begin, end = reader.position, reader.position + width * count
+    if end > len(reader.control) or not 0 < width <= WIDEST // 8 + 1:
+        raise WireError("the body of a batch is damaged: a column is cut short")
+    reader.position = end
+    planes = reader.control[begin:end]
+    if width == 1:
+        return list(planes)
+    flat = bytearray(width * count)
+    for place in range(width):
+        flat[place::width] = planes[place * count : (place + 1) * count]
+    return [int.from_bytes(flat[place : place + width], "little") for place in range(0, width * count, width)]
