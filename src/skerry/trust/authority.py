@@ -55,16 +55,26 @@ _REMEMBERED_CERTIFICATES = 4096
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is at the other end of a connection, as its certificate proves; ``device`` or ``operator`` is empty.
+    """Who is at the other end of a connection, as its certificate proves.
 
     ``serial`` are hex digits, ``key_id`` 8 bytes, ``not_after`` seconds since 1970.
     """
 
-    device: str = ""
-    operator: str = ""
+    role: Role
+    name: str
     serial: str
     key_id: bytes
     not_after: float
+
+    @property
+    def device(self) -> str:
+        """The device id; empty for an operator."""
+        return self.name if self.role == "device" else ""
+
+    @property
+    def operator(self) -> str:
+        """The operator's name; empty for a device."""
+        return self.name if self.role == "operator" else ""
 
 
 class Authority:
@@ -292,7 +302,7 @@ class Authority:
         if device and (who.role != "device" or who.name != device):
             raise CertificateRefusedError(f"the certificate is that of {who.role} {who.name!r}, not of {device!r}")
         return Peer(
-            **{who.role: who.name}, serial=serial_text(certificate), not_after=ends(certificate),
+            role=who.role, name=who.name, serial=serial_text(certificate), not_after=ends(certificate),
             key_id=key_id(public_der(require_p256(certificate.public_key()))),
         )  # fmt: skip
 
@@ -330,9 +340,12 @@ class Authority:
             )
         return who
 
-    def is_revoked(self, serial: str, *, role: Role = "device", name: str = "") -> bool:
-        """Tell whether a certificate was revoked, by its serial number in hex; an unknown one was if ``name`` was."""
-        return self._ledger.is_revoked(role, name, serial.lower())
+    def is_revoked(self, who: str) -> bool:
+        """Tell whether a device is kept out, by its id, or a certificate, by its serial number in hex digits.
+
+        A device that enrolled again after it was revoked is not kept out, its old certificates are.
+        """
+        return self._ledger.is_out(who)
 
     def revoke(self, *, device: str = "", operator: str = "", serial: str = "", now: float) -> int:
         """Keep somebody out from now on, or one certificate; return how many certificates that took back.

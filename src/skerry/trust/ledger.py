@@ -192,6 +192,17 @@ class Ledger:
             return known[0][0] is not None
         return bool(self._rows("SELECT 1 FROM revocations WHERE role = ? AND name = ?", role, name))
 
+    def is_out(self, who: str) -> bool:
+        """Tell whether a certificate (by its serial in hex) or a device's newest one (by its id) was revoked."""
+        rows = self._rows(
+            "SELECT revoked FROM certificates WHERE serial = ?1 OR (role = 'device' AND name = ?1)"
+            " ORDER BY serial = ?1 DESC, number DESC LIMIT 1",
+            who,
+        )
+        if rows:
+            return rows[0][0] is not None
+        return bool(self._rows("SELECT 1 FROM revocations WHERE role = 'device' AND name = ?", who))
+
     def knows_serial(self, serial: str) -> bool:
         """Tell whether a certificate of this serial number (hex) was noted."""
         return bool(self._rows("SELECT 1 FROM certificates WHERE serial = ?", serial))
