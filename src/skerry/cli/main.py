@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "build": "make a model fit the device, by measurement",
     "toolchain": "install, list or remove the converters' environments",
     "run": "run a pipeline",
+    "serve": "answer requests for models over HTTP and gRPC",
     "hub": "take the records of devices, and hand them on",
     "schema": "print the JSON Schema of the pipeline file, for editors",
 }

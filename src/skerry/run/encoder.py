@@ -157,6 +157,10 @@ class Encoder:
                     answers[name][index] = _trimmed(raw[name][place], axes, len(rows[index]))
         return answers
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens of each text the model reads, special ones included."""
+        return [len(row) for row in self._tokens.many(texts)]
+
     def warm_up(self) -> None:
         """Run on made-up input and on text, alone and in a batch; raises ``ModelKindError`` for a wrong dimension."""
         self._session.warm_up()
