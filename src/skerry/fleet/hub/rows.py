@@ -22,9 +22,10 @@ def row_of(record: StoredRecord) -> tuple[Any, ...]:
 def record_of(row: Sequence[Any]) -> StoredRecord:
     """Return the record of a row of either database."""
     number, account, device, epoch, seq, digest, stream, fields, at_ms, at_from, mono_us, *rest = row
+    content = fields.encode() if isinstance(fields, str) else bytes(fields)
     boot, offset_ms, synced, priority, release, received_ms = rest
     return StoredRecord(
-        number, account, device, epoch, seq, unsigned(digest), stream, bytes(fields), at_ms, at_from, mono_us, boot,
+        number, account, device, epoch, seq, unsigned(digest), stream, content, at_ms, at_from, mono_us, boot,
         offset_ms, bool(synced), priority, release, received_ms,
     )  # fmt: skip
 
