@@ -31,6 +31,8 @@ COMMANDS: dict[str, str] = {
     "run": "run a pipeline",
     "serve": "answer requests for models over HTTP and gRPC",
     "hub": "take the records of devices, and hand them on",
+    "keys": "decide which devices may join your fleet",
+    "enroll": "let this device join a fleet with a token",
     "schema": "print the JSON Schema of the pipeline file, for editors",
 }
 """Every command in the order of the journey, with its line in ``skerry --help``.
