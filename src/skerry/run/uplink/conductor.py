@@ -1,0 +1,447 @@
+"""The conductor: which records a lane sends now, and what follows from the answer. Knows no network and no thread.
+
+It takes the time, the store and random numbers from outside and is called by the lanes in any order; every method is
+one step under its lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from skerry.run.uplink import circuit as circuits
+from skerry.run.uplink import pace as paces
+from skerry.run.uplink.audit import Holding, fault_of
+from skerry.run.uplink.backoff import Draw
+from skerry.run.uplink.circuit import Circuit
+from skerry.run.uplink.decision import AFTER_EVENT_S, Send, Situation, Wait, decide
+from skerry.run.uplink.faults import impostor_told, refusal_told
+from skerry.run.uplink.hours import local_minute, quiet_for, read_hours
+from skerry.run.uplink.job import Clock, Job, Shelf, Store
+from skerry.run.uplink.judgement import Judgement, judge
+from skerry.run.uplink.options import UplinkOptions
+from skerry.run.uplink.pace import Pace
+from skerry.run.uplink.purse import Book, BookInMemory, Purse
+from skerry.run.uplink.status import State, UplinkStatus
+from skerry.run.uplink.transport import Answer
+from skerry.spec.errors import OutboxError, WireError
+from skerry.spec.ports import Signer
+from skerry.wire.batch import Header, encode
+from skerry.wire.ranges import Range, from_numbers, merge, total
+from skerry.wire.receipt import Receipt, decode_receipt
+from skerry.wire.record import WireRecord, record_digest
+
+_CRITICAL = 3
+_MOST_STORED = 4 << 20  # bytes of records as stored that one batch holds: far below what the wire takes
+_REFUSED_PAUSE_S = 30.0  # the first pause when the hub does not take us: people have to mend that
+
+
+class Conductor:
+    """Decides for all lanes of an uplink.
+
+    Parameters
+    ----------
+    store:
+        The outbox.
+    options:
+        What is allowed.
+    device:
+        The device's name.
+    signer:
+        Who vouches for the batches; ``None`` for nobody.
+    clock, now, draw, minute:
+        The device's clocks, seconds of a monotonic clock, random numbers of [0, 1), and the local minute of the day.
+    overhead, opening:
+        Bytes that an exchange and a new connection cost beyond the batch.
+    book:
+        Where the day's budget is kept.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        options: UplinkOptions,
+        *,
+        device: str,
+        signer: Signer | None,
+        clock: Clock,
+        now: Callable[[], float] = time.monotonic,
+        draw: Draw = random.random,
+        minute: Callable[[], float] | None = None,
+        overhead: int = 600,
+        opening: int = 6000,
+        book: Book | None = None,
+        log: logging.Logger | None = None,
+    ) -> None:
+        self._options, self._device, self._signer = options, device, signer
+        self._shelves = [Shelf(store)]
+        self._clock, self._now, self._draw = clock, now, draw
+        self._minute = minute or local_minute
+        self._spans = read_hours(options.quiet_hours)
+        self._overhead, self._opening = overhead, opening
+        self._log = log or logging.getLogger("skerry.uplink")
+        self._lock = threading.RLock()
+        self._jobs: list[Job] = []
+        self._circuit = Circuit()
+        self._pace = Pace(target_s=options.batch_time, most=options.most_records)
+        self._purse = Purse(options.budgets, book or BookInMemory(), clock)
+        self._link: str = options.link or "unknown"
+        self._status = UplinkStatus(link=self._link)
+        self._told: dict[str, str] = {}
+
+    def next(self) -> Job | Wait:
+        """Return the next batch, or for how long to wait and why."""
+        with self._lock:
+            self._purse.roll()
+            hoped = decide(self._situation(pending=1 << 40, has_critical=True, waited_s=float("inf")))
+            if isinstance(hoped, Wait):  # whatever there is: the stores need not be asked
+                return self._waiting(hoped)
+            waits: list[Wait] = []
+            for shelf in reversed(self._shelves):  # what others left behind is older than what is our own
+                found = self._from(shelf)
+                if isinstance(found, Job):
+                    return found
+                waits.append(found)
+            return self._waiting(min(waits, key=lambda wait: wait.seconds))
+
+    def _from(self, shelf: Shelf) -> Job | Wait:
+        """Return the next batch of one store."""
+        self._fork_if_due(shelf)
+        if shelf.fork_reason:
+            return Wait(AFTER_EVENT_S, "lanes")
+        records = shelf.store.pending(self._pace.limit(), _MOST_STORED, self._under_way(shelf))
+        shelf.follow()
+        critical = [record for record in records if record.priority >= _CRITICAL]
+        at = self._situation(pending=len(records), has_critical=bool(critical), waited_s=self._oldest_s(records))
+        verdict = decide(at)
+        if isinstance(verdict, Wait):
+            return verdict
+        return self._job(shelf, verdict, critical if verdict.only_critical else records)
+
+    def add(self, store: Store) -> None:
+        """Send another store too: one that a process left behind."""
+        with self._lock:
+            self._shelves.append(Shelf(store))
+
+    def emptied(self) -> list[Store]:
+        """Return the stores of others that have nothing left to send, and forget them."""
+        with self._lock:
+            busy = {id(job.shelf) for job in self._jobs}
+            idle = [shelf for shelf in self._shelves[1:] if id(shelf) not in busy and not shelf.store.pending(1, 1)]
+            self._shelves = [shelf for shelf in self._shelves if shelf not in idle]
+            return [shelf.store for shelf in idle]
+
+    def _situation(self, *, pending: int, has_critical: bool, waited_s: float) -> Situation:
+        options = self._options
+        return Situation(
+            now=self._now(),
+            pending=pending,
+            full_at=self._pace.limit(),
+            waited_s=waited_s,
+            has_critical=has_critical,
+            in_flight=len(self._jobs),
+            most_in_flight=options.in_flight,
+            circuit=self._circuit,
+            quiet_s=60.0 * quiet_for(self._spans, self._minute()) if self._spans else 0.0,
+            budget=self._budget(),
+            day_left_s=self._purse.left_s,
+            linger_s=options.linger,
+            critical_in_quiet_hours=options.critical_in_quiet_hours,
+            critical_over_budget=options.critical_over_budget,
+        )
+
+    def _budget(self) -> int | None:
+        """Return the bytes that a new exchange may take of today's budget, ``None`` for no limit."""
+        free = self._purse.free(self._link)
+        return None if free is None else max(0, free - self._opening)
+
+    def _oldest_s(self, records: Sequence[WireRecord]) -> float:
+        """Return for how long the first of the records waits; for ever when it is from another boot."""
+        boot, now = self._clock.boot(), self._clock.mono_us()
+        if any(record.moment.boot != boot for record in records):
+            return float("inf")
+        return max(((now - record.mono_us) / 1e6 for record in records), default=0.0)
+
+    def _under_way(self, shelf: Shelf) -> list[Range]:
+        return merge(*(job.ranges for job in self._jobs if job.shelf is shelf))
+
+    def _job(self, shelf: Shelf, verdict: Send, records: Sequence[WireRecord]) -> Job | Wait:
+        """Make a batch of as many of the records as may travel together."""
+        was_full = len(records) >= self._pace.limit()
+        chosen = shelf.suspects.cut(records)
+        while chosen:
+            try:
+                header = self._header(shelf.store)
+                batch = encode(header, chosen, self._signer)
+            except WireError as error:  # too large, or not what JSON can say: one of them has to go
+                self._bury_if_alone(shelf, [record.seq for record in chosen], error.message)
+                chosen = chosen[: len(chosen) // 2]
+                continue
+            if verdict.most_bytes is None or len(batch) + self._overhead <= verdict.most_bytes:
+                return self._begin(shelf, header, batch, chosen, was_full)
+            if len(chosen) == 1:
+                return self._waiting(Wait(self._purse.left_s, "budget"))
+            chosen = chosen[: len(chosen) // 2]
+        return Wait(0.0, "idle")
+
+    def _header(self, store: Store) -> Header:
+        clock = self._clock
+        return Header(
+            device=self._device,
+            epoch=store.epoch,
+            boot=clock.boot(),
+            sent_mono_us=clock.mono_us(),
+            sent_wall_ms=clock.wall_ms(),
+            synced=clock.synced(),
+            losses=store.losses(),
+        )
+
+    def _begin(self, shelf: Shelf, header: Header, batch: bytes, records: Sequence[WireRecord], was_full: bool) -> Job:
+        job = Job(
+            shelf=shelf,
+            batch=batch,
+            losses=header.losses,
+            epoch=header.epoch,
+            ranges=from_numbers(record.seq for record in records),
+            digests={record.seq: record_digest(record) for record in records},
+            base=Holding(*shelf.store.audit()),
+            begun=self._now(),
+            set_aside=len(batch) + self._overhead + self._opening,
+            link=self._link,
+            was_full=was_full,
+            in_flight=len(self._jobs) + 1,
+        )
+        self._jobs.append(job)
+        self._purse.set_aside(job.link, job.set_aside)
+        self._count(batches=1, records=len(records))
+        self._state("sending", "")
+        return job
+
+    def answered(self, job: Job, answer: Answer, traffic: int) -> None:
+        """Fold in an answer, with the bytes on the wire that the exchange took."""
+        with self._lock:
+            self._end(job, traffic)
+            if not answer.is_hub or 300 <= answer.status < 400:
+                self._impostor(job, answer)
+                return
+            if answer.retry_after_s is not None:
+                self._circuit = circuits.put_off(self._circuit, self._now(), answer.retry_after_s)
+            if answer.status == 200:
+                self._receipt(job, answer)
+            elif answer.status in {408, 425, 429, 503}:
+                self._put_off(job, answer)
+            elif answer.status in {400, 413, 422}:
+                self._batch_refused(job, answer)
+            else:
+                self._refused(job, answer)
+
+    def broke(self, job: Job, reason: str, traffic: int, *, timed_out: bool = False) -> None:
+        """Fold in an exchange that ended without an answer."""
+        with self._lock:
+            self._end(job, traffic)
+            self._count(lost=1)
+            if timed_out:
+                self._pace = paces.lost(self._pace)
+            self._failed(job)
+            self._state("waiting", reason)
+
+    def _end(self, job: Job, traffic: int) -> None:
+        self._jobs.remove(job)
+        self._purse.roll()
+        self._purse.spend(job.link, traffic, set_aside=job.set_aside)
+        self._count(bytes=traffic)
+
+    def _receipt(self, job: Job, answer: Answer) -> None:
+        """Settle what the hub holds, when the receipt is sound and the hub's books agree with ours."""
+        try:
+            receipt = decode_receipt(answer.body)
+        except WireError as error:
+            self._impostor(job, answer, error.message)
+            return
+        judgement = judge(receipt, job.epoch, job.ranges)
+        fault = judgement.fault or self._audit_fault(job, receipt, judgement)
+        if fault and (judgement.fault or self._options.mismatch == "stop"):
+            self._distrust(job, fault)
+            return
+        if fault:
+            self._count(distrusted=1)
+            self._tell("distrusted", f"the hub's books do not agree with ours: {fault}")
+        try:
+            self._settle(job, judgement)
+        except OutboxError as error:  # a full disk, say: the records stay, are sent again, and are duplicates there
+            self._failed(job)
+            self._state("waiting", error.message)
+            return
+        self._succeeded(job, total(judgement.committed))
+
+    def _settle(self, job: Job, judgement: Judgement) -> None:
+        shelf, settled = job.shelf, total(judgement.committed)
+        shelf.store.settle(judgement.committed, epoch=job.epoch, told=job.losses)
+        self._count(acknowledged=settled, dead=len(judgement.dead), unanswered=judgement.unanswered)
+        if shelf.store.epoch != job.epoch:
+            return  # the store was found damaged meanwhile: these numbers are other records' now
+        for seq, reason in judgement.dead:
+            shelf.store.bury(seq, reason)
+        shelf.suspects.cleared(job.digests)
+        if judgement.forked and not shelf.fork_reason:
+            shelf.fork_reason = f"the hub holds other records under {total(judgement.forked)} of our numbers"
+        self._fork_if_due(shelf)
+        if judgement.unanswered and not settled:
+            self._failed(job)  # else the same batch would be sent again and again without a pause
+
+    def _audit_fault(self, job: Job, receipt: Receipt, judgement: Judgement) -> str:
+        numbers = [seq for first, last in judgement.committed for seq in range(first, last + 1)]
+        now = Holding(len(numbers), sum(job.digests[seq] for seq in numbers) % (1 << 64))
+        return fault_of(job.base.plus(now), Holding(receipt.count, receipt.checksum))
+
+    def _succeeded(self, job: Job, records: int) -> None:
+        elapsed_s = self._now() - job.begun
+        self._circuit = circuits.succeeded(self._circuit, job.begun)
+        self._pace = paces.acknowledged(
+            self._pace, len(job.digests), len(job.batch), elapsed_s, job.in_flight, was_full=job.was_full
+        )
+        if records:
+            self._told.clear()
+        self._state("sending" if self._jobs else "idle", "")
+
+    def _put_off(self, job: Job, answer: Answer) -> None:
+        self._count(put_off=1)
+        if answer.retry_after_s is None:
+            self._failed(job)
+        self._state("waiting", f"the hub is busy ({answer.status})")
+
+    def _batch_refused(self, job: Job, answer: Answer) -> None:
+        """Halve a batch that the hub cannot read or finds too large, until the record that is to blame stands alone."""
+        self._count(refused=1)
+        if answer.status == 413:
+            self._pace = paces.too_large(self._pace, len(job.batch))
+        self._circuit = circuits.succeeded(self._circuit, job.begun)
+        if job.shelf.store.epoch == job.epoch:
+            self._bury_if_alone(
+                job.shelf, list(job.digests), f"the hub refuses it ({answer.status}): {answer.excerpt()}"
+            )
+
+    def _bury_if_alone(self, shelf: Shelf, seqs: Sequence[int], reason: str) -> None:
+        seq = shelf.suspects.refused(seqs)
+        if seq is not None:
+            shelf.store.bury(seq, reason[:300])
+            self._count(dead=1)
+            self._log.warning("record %s is a dead letter: %s", seq, reason[:300])
+
+    def _refused(self, job: Job, answer: Answer) -> None:
+        self._count(refused=1)
+        why = refusal_told(answer)
+        self._failed(job, slow=answer.status < 500)
+        self._state("refused", why)
+        self._tell("refused", why)
+
+    def _impostor(self, job: Job, answer: Answer, what: str = "") -> None:
+        self._count(impostors=1)
+        why = impostor_told(answer, what)
+        self._failed(job)
+        self._state("impostor", why)
+        self._tell("impostor", why)
+
+    def _distrust(self, job: Job, fault: str) -> None:
+        self._count(distrusted=1)
+        why = f"the hub's receipt is not believed: {fault}. Everything is kept here"
+        self._failed(job, slow=True)
+        self._state("distrusted", why)
+        self._tell("distrusted", why)
+
+    def _failed(self, job: Job, *, slow: bool = False) -> None:
+        first_s = max(self._options.first_pause, _REFUSED_PAUSE_S) if slow else self._options.first_pause
+        longest_s = max(first_s, self._options.longest_pause)
+        self._circuit = circuits.failed(
+            self._circuit, job.begun, self._now(), first_s=first_s, longest_s=longest_s, draw=self._draw
+        )
+
+    def _fork_if_due(self, shelf: Shelf) -> None:
+        """Take a new epoch once nothing is on its way under the old one."""
+        if shelf.fork_reason and not any(job.shelf is shelf for job in self._jobs):
+            reason, shelf.fork_reason = shelf.fork_reason, ""
+            epoch = shelf.store.fork("numbers")
+            self._count(forks=1)
+            self._log.warning("%s: what is unsent goes on in the new epoch %s", reason, epoch)
+
+    def link_is(self, kind: str, *, came_up: bool = False) -> None:
+        """Take note of the class of the link in use; when it just came up, the hub is tried soon."""
+        with self._lock:
+            self._link = kind
+            self._status = msgspec.structs.replace(self._status, link=kind)
+            if came_up:
+                self._circuit = circuits.nudged(
+                    self._circuit, self._now(), first_s=self._options.first_pause, draw=self._draw
+                )
+
+    def charge(self, traffic: int) -> None:
+        """Take bytes that went over the wire for something else (blobs, a new certificate) from the budget."""
+        with self._lock:
+            self._purse.spend(self._link, traffic)
+            self._count(bytes=traffic)
+
+    def wait_beside(self, size: int) -> float:
+        """Return for how long something of ``size`` bytes beside the records has to wait; 0 when it may go now."""
+        with self._lock:
+            self._purse.roll()
+            at = self._situation(pending=1, has_critical=False, waited_s=float("inf"))
+            verdict = decide(msgspec.structs.replace(at, in_flight=0))
+            if isinstance(verdict, Wait):
+                return max(verdict.seconds, 0.05)
+            is_over = verdict.most_bytes is not None and size > verdict.most_bytes
+            return max(self._purse.left_s, 0.05) if is_over else 0.0
+
+    def beside_failed(self, begun: float) -> None:
+        """Fold in that something beside the records got no answer."""
+        with self._lock:
+            options = self._options
+            self._circuit = circuits.failed(
+                self._circuit, begun, self._now(), first_s=options.first_pause, longest_s=options.longest_pause,
+                draw=self._draw,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Write down what was spent."""
+        with self._lock:
+            self._purse.close()
+            self._state("closed", "")
+
+    def note(self, **counts: int) -> None:
+        """Add to counts of the status that are not the conductor's own."""
+        with self._lock:
+            self._count(**counts)
+
+    def status(self) -> UplinkStatus:
+        """Return the status."""
+        with self._lock:
+            return msgspec.structs.replace(
+                self._status,
+                in_flight=len(self._jobs),
+                batch_records=self._pace.limit(),
+                spent=self._purse.spent,
+            )
+
+    def _waiting(self, wait: Wait) -> Wait:
+        if wait.why == "idle" and not self._jobs and self._circuit.is_closed:
+            self._state("idle", "")
+        elif wait.why in {"quiet hours", "budget"}:
+            self._state("waiting", f"{wait.why}, for {wait.seconds:.0f} s more")
+        return wait
+
+    def _state(self, state: State, why: str) -> None:
+        self._status = msgspec.structs.replace(self._status, state=state, why=why)
+
+    def _count(self, **counts: int) -> None:
+        now = {name: getattr(self._status, name) + number for name, number in counts.items()}
+        self._status = msgspec.structs.replace(self._status, **now)
+
+    def _tell(self, kind: str, text: str) -> None:
+        """Say something once, until it changes or records get through again."""
+        if self._told.get(kind) != text:
+            self._told[kind] = text
+            self._log.warning("%s", text)
