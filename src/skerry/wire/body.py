@@ -22,8 +22,24 @@ _BOOT_BITS = 128
 def encode_body(records: Sequence[WireRecord], first: int, boot: str, limits: Limits) -> bytes:
     """Return the records, packed; ``first`` and ``boot`` are those of the header, and are not repeated.
 
-    Raises ``WireError`` when a record cannot be sent.
+    Raises ``WireError`` when a record cannot be sent, and says which.
     """
+    try:
+        return _encode(records, first, boot, limits)
+    except WireError as error:
+        if len(records) == 1:
+            raise WireError(
+                error.message,
+                where=f"record {records[0].seq} of {records[0].stream}",
+                expected=error.expected,
+                hint=error.hint or "large things are blobs, not records",
+            ) from error
+        for record in records:
+            encode_body([record], record.seq, boot, limits)
+        raise WireError(error.message, expected=error.expected, hint="send fewer records in a batch") from error
+
+
+def _encode(records: Sequence[WireRecord], first: int, boot: str, limits: Limits) -> bytes:
     writer = Writer(limits)
     try:
         write_integers(writer, [record.seq - first for record in records])
@@ -42,16 +58,24 @@ def encode_body(records: Sequence[WireRecord], first: int, boot: str, limits: Li
         return writer.pack(limits)
     except UnicodeEncodeError as error:
         raise WireError(
-            "a record holds a lone surrogate, which no encoding of text can carry",
+            "a lone surrogate, which no encoding of text can carry",
             hint="decode the text that it came from with errors='replace'",
         ) from error
     except (TypeError, AttributeError, OverflowError) as error:
-        raise WireError(f"a record is not made of JSON values: {error}") from error
+        raise WireError(f"this is not made of JSON values: {error}") from error
+    except RecursionError as error:
+        raise WireError("lists and objects nested too deep") from error
 
 
 def decode_body(data: bytes, count: int, first: int, boot: str, limits: Limits) -> list[WireRecord]:
     """Read ``count`` records; raises ``WireError`` for anything but what :func:`encode_body` returns."""
-    reader = Reader(data, limits)
+    try:
+        return _decode(Reader(data, limits), count, first, boot, limits.depth)
+    except RecursionError as error:
+        raise WireError("lists and objects nested too deep") from error
+
+
+def _decode(reader: Reader, count: int, first: int, boot: str, depth: int) -> list[WireRecord]:
     numbers = [first + offset for offset in read_integers(reader, count)]
     streams = _read_few(reader, count, _read_stream)
     releases = _read_few(reader, count, _read_release)
@@ -60,7 +84,7 @@ def decode_body(data: bytes, count: int, first: int, boot: str, limits: Limits) 
     times = read_integers(reader, count)
     tables = {}
     for stream in dict.fromkeys(streams):
-        fields = read_column(reader, streams.count(stream), limits.depth)
+        fields = read_column(reader, streams.count(stream), depth)
         if set(map(type, fields)) != {dict}:
             raise WireError("the body of a batch is damaged: the fields of a record are no object")
         tables[stream] = iter(fields)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -55,20 +55,16 @@ def read_column(reader: Reader, count: int, depth: int) -> list[Any]:
     """Read ``count`` values; raises ``WireError`` for a damaged column, and for what is beyond the limits."""
     if not count:
         return []
+    reader.budget.take_values(count)
     kind = reader.byte()
-    if kind in {LIST, TUPLE, OBJECT, MAP} and depth <= 0:
-        raise WireError("lists and objects nested too deep")
-    if kind == LIST:
-        return _read_lists(reader, count, depth - 1)
-    if kind == TUPLE:
-        return _read_tuples(reader, count, depth - 1)
-    if kind == OBJECT:
-        return _read_objects(reader, count, depth - 1)
-    if kind == MAP:
-        return _read_maps(reader, count, depth - 1)
+    read = _NESTED.get(kind)
+    if read is None:
+        return _read_plain(reader, kind, count)
     if kind == MIXED:
-        return _read_mixed(reader, count, depth)
-    return _read_plain(reader, kind, count)
+        return read(reader, count, depth)
+    if depth <= 0:
+        raise WireError("lists and objects nested too deep")
+    return read(reader, count, depth - 1)
 
 
 def _kind(of: type) -> int:
@@ -105,11 +101,11 @@ def _read_plain(reader: Reader, kind: int, count: int) -> list[Any]:
         if not 0 <= min(numbers) <= max(numbers) <= 1:
             raise WireError("the body of a batch is damaged: neither true nor false")
         return list(map(bool, numbers))
-    reader.budget.take_values(count)
     if kind == NULL:
         return [None] * count
     if kind == HUGE:
         texts = reader.strings(count)
+        reader.budget.take_characters(sum(map(len, texts)))
         try:
             return [int(text, 16) for text in texts]
         except ValueError as error:
@@ -165,7 +161,6 @@ def _read_tuples(reader: Reader, count: int, depth: int) -> list[Any]:
     length = reader.byte()
     if not length:
         raise WireError("the body of a batch is damaged: lists without elements")
-    reader.budget.take_values(count)
     columns = [read_column(reader, count, depth) for _ in range(length)]
     return list(map(list, zip(*columns, strict=True)))
 
@@ -178,7 +173,6 @@ def write_objects(writer: Writer, objects: Sequence[dict[str, Any]], depth: int)
     if len(shapes) > _MOST_SHAPES and (4 * len(shapes) > len(objects) or 4 * len(keys) > held):
         _write_maps(writer, objects, depth)
         return
-    writer.budget.take_values(len(keys))
     writer.control.append(OBJECT)
     writer.unsigned(len(keys))
     writer.texts += map(_key, keys)
@@ -204,6 +198,7 @@ def _write_shapes(writer: Writer, shapes: list[tuple[str, ...]], places: dict[st
     """Write the first shape as a number, since it is the first keys in their order; of others each key's place."""
     writer.unsigned(len(shapes[0]))
     for shape in shapes[1:]:
+        writer.budget.take_values(len(shape) + 1)
         writer.unsigned(len(shape))
         for key in shape:
             writer.unsigned(places[key])
@@ -211,7 +206,6 @@ def _write_shapes(writer: Writer, shapes: list[tuple[str, ...]], places: dict[st
 
 def _read_objects(reader: Reader, count: int, depth: int) -> list[Any]:
     keys = reader.strings(reader.unsigned())
-    reader.budget.take_values(len(keys) + count)
     shapes = _read_shapes(reader, len(keys))
     if len(shapes) == 1:
         which = [0] * count
@@ -240,13 +234,12 @@ def _assemble(keys: list[str], shapes: list[list[int]], which: list[int], column
 def _read_shapes(reader: Reader, keys: int) -> list[list[int]]:
     count = reader.unsigned()
     first = reader.unsigned()
-    reader.budget.take_values(count)
     if not count or first > keys or (count == 1 and first != keys):
         raise WireError("the body of a batch is damaged: an object without a shape")
     shapes = [list(range(first))]
     for _ in range(count - 1):
         length = reader.unsigned()
-        reader.budget.take_values(length)
+        reader.budget.take_values(length + 1)
         shape = [reader.unsigned() for _ in range(length)]
         if len(set(shape)) != length or (shape and max(shape) >= keys):
             raise WireError("the body of a batch is damaged: an object without a shape")
@@ -282,5 +275,9 @@ def _read_lengths(reader: Reader, count: int) -> list[int]:
     lengths = read_integers(reader, count)
     if min(lengths) < 0:
         raise WireError("the body of a batch is damaged: a length below 0")
-    reader.budget.take_values(sum(lengths))
     return lengths
+
+
+_NESTED: Final[dict[int, Callable[[Reader, int, int], list[Any]]]] = {
+    LIST: _read_lists, TUPLE: _read_tuples, OBJECT: _read_objects, MAP: _read_maps, MIXED: _read_mixed
+}  # fmt: skip

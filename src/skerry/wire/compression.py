@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 from skerry.spec.errors import DependencyError, WireError
+from skerry.wire.vocabulary import VOCABULARY
 
+MAGIC: Final = b"\x28\xb5\x2f\xfd"
+"""What every zstd frame begins with (RFC 8878), and so need not be sent."""
+FRAME: Final = 9
+"""Bytes that a frame takes for itself."""
 _loaded: Any = None
+_dictionary: Any = None
 
 
 def zstd() -> Any:
@@ -28,13 +34,16 @@ def zstd() -> Any:
 
 
 def compress(data: bytes, level: int) -> bytes:
-    """Return one zstd frame that tells its size and has no checksum: a signature or the decoder finds what is wrong."""
-    result: bytes = zstd().compress(data, level)
-    return result
+    """Return one zstd frame that tells its size, by the vocabulary, and without the four bytes that begin every frame.
+
+    It has no checksum: a signature finds what is wrong, or the reader does.
+    """
+    frame: bytes = zstd().compress(data, level, None, _vocabulary())
+    return frame[len(MAGIC) :]
 
 
 def decompress(data: bytes, most: int) -> bytes:
-    """Return what one frame holds.
+    """Return what a frame of :func:`compress` holds.
 
     Raises
     ------
@@ -43,17 +52,31 @@ def decompress(data: bytes, most: int) -> bytes:
         its size is read first, and nothing beyond ``most`` is ever allocated.
     """
     module = zstd()
+    frame = MAGIC + data
     try:
-        size = module.get_frame_info(data).decompressed_size
+        size = module.get_frame_info(frame).decompressed_size
         if size is None or size > most:
             raise WireError(
                 f"a batch that unpacks to {'an unknown number of' if size is None else format(size, ',')} bytes",
                 expected=f"at most {most:,}",
             )
-        unpacker = module.ZstdDecompressor()
-        unpacked: bytes = unpacker.decompress(data, max_length=size + 1)
+        unpacker = module.ZstdDecompressor(_vocabulary())
+        unpacked: bytes = unpacker.decompress(frame, max_length=size + 1)
     except module.ZstdError as error:
         raise WireError(f"the packed part of a batch is damaged: {error}") from error
     if not unpacker.eof or unpacker.unused_data or len(unpacked) != size:
         raise WireError("the packed part of a batch is damaged: it is not one whole frame")
     return unpacked
+
+
+def size_alone(data: bytes) -> int:
+    """Return about how many bytes ``data`` adds to a frame, by a quick compression of it alone."""
+    return len(zstd().compress(data, 1)) - FRAME
+
+
+def _vocabulary() -> Any:
+    """Return the vocabulary as zstd takes it, made once."""
+    global _dictionary  # noqa: PLW0603  (as above)
+    if _dictionary is None:
+        _dictionary = zstd().ZstdDict(VOCABULARY, is_raw=True)
+    return _dictionary

@@ -7,7 +7,7 @@ power of two. Where neither fits, the 64 bits of a float are an integer as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import filterfalse, repeat
 from math import copysign, frexp, isfinite, ldexp
 from operator import mul, truediv
 from struct import pack, unpack
@@ -30,7 +30,7 @@ def write_floats(writer: Writer, numbers: Sequence[float]) -> None:
     """Write floats; raises ``WireError`` for NaN and infinities, which JSON cannot say."""
     if not all(map(isfinite, numbers)):
         raise WireError("NaN and infinities are no JSON values", hint="leave the field out, or send null")
-    negative_zero = 0.0 in numbers and any(number == 0.0 and copysign(1.0, number) < 0 for number in numbers)
+    negative_zero = 0.0 in numbers and -1.0 in map(copysign, repeat(1.0), filterfalse(None, numbers))
     if not negative_zero:
         decimal = _as_decimal(numbers)
         if decimal is not None and decimal[0] <= _PLAIN_DECIMALS:
@@ -105,7 +105,7 @@ def _decimals(number: float) -> int:
 
 
 def _as_binary(numbers: Sequence[float]) -> tuple[int, list[int]] | None:
-    """Return a power and the integers, such that ``integer / 2**power`` is every float; ``None`` where they are wide."""
+    """Return a power and integers, such that ``integer / 2**power`` is every float; ``None`` where they are wide."""
     power = max([number.as_integer_ratio()[1] for number in numbers]).bit_length() - 1
     if max(map(abs, numbers)) and frexp(max(map(abs, numbers)))[1] + power > 63:
         return None

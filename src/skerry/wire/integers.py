@@ -1,7 +1,7 @@
 """Integers: a column of whole numbers as small numbers around something that can be foretold.
 
 First the common factor is taken out; then come the numbers themselves, their differences, or the differences of those
-(a clock); then the distance from the least, the greatest or the middle one. What is cheapest is written, counted in bits.
+(a clock); then the distance from the least, the greatest or the middle one. The cheapest in bits is written.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, repeat
 from math import gcd
 from operator import sub
 from typing import Final, NamedTuple
@@ -24,7 +24,7 @@ from skerry.wire.codes import (
     write_classes,
     write_rice,
 )
-from skerry.wire.compression import compress
+from skerry.wire.compression import size_alone
 from skerry.wire.streams import Reader, Writer
 
 UP, DOWN, AROUND = range(3)
@@ -37,24 +37,23 @@ _FEW = 40
 """Different values up to which a code word for each is considered."""
 _WORTH_TRYING = 96
 """Bits above which it is worth while to see what zstd makes of repetitions."""
-_FRAME = 9
-"""Bytes that a zstd frame of its own adds, and that a part of a larger one does not."""
 
 
 class _Model(NamedTuple):
-    """One way to foretell a column, and what is left of each number then."""
+    """One way to foretell a column: what it costs in bits, and whose distances from ``base`` are then written."""
 
+    cost: int
     order: int
     fold: int
     base: int
-    left: list[int]
-    cost: int
+    numbers: list[int]
 
 
 def write_integers(writer: Writer, numbers: Sequence[int]) -> None:
     """Write numbers of at most 64 bits; how many there are, the reader must know."""
     if not numbers:
         return
+    writer.budget.take_values(len(numbers))
     first = numbers[0]
     offsets = [number - first for number in numbers]
     factor = gcd(*offsets)
@@ -95,18 +94,16 @@ def read_integers(reader: Reader, count: int) -> list[int]:
 
 def _write_offsets(writer: Writer, first: int, factor: int, offsets: list[int]) -> None:
     """Write what is left after the first number and the common factor were taken out."""
-    model = min(_models(offsets), key=lambda model: model.cost)
-    plain = _fold(offsets, UP)
-    packing, detail = _choose_code(model.left)
-    few = _choose_values(plain.left)
-    if few is not None and few[0] < detail[0]:
-        model, packing, detail = plain, VALUES, few
-    if detail[0] > _WORTH_TRYING:
-        for candidate in (plain, model) if model.order else (plain,):
-            planes = _planes(candidate.left)
-            size = 8 * (len(compress(planes, 1)) - _FRAME)
-            if size < detail[0]:
-                model, packing, detail = candidate, PLANES, (size, planes)
+    model = _best_model(offsets)
+    left = _fold(model.numbers, model.fold, model.base)
+    packing, cost, detail = _choose_code(left)
+    counts = Counter(offsets)
+    if len(counts) <= _FEW or (2 * len(counts) <= len(offsets) and cost > _WORTH_TRYING):
+        plain = _Model(0, 0, UP, min(counts), offsets)
+        packing_of_values, cost_of_values, detail_of_values = _choose_repetition(plain, counts, cost)
+        if cost_of_values < cost:
+            model, packing, detail = plain, packing_of_values, detail_of_values
+            left = _fold(offsets, UP, plain.base)
     writer.control.append(packing | model.fold << 3 | model.order << 5 | (factor > 1) << 7)
     writer.signed(first)
     if factor > 1:
@@ -114,33 +111,49 @@ def _write_offsets(writer: Writer, first: int, factor: int, offsets: list[int]) 
     if model.order == 2:
         writer.signed(offsets[1])
     writer.signed(model.base)
-    _write_left(writer, packing, detail[1], model.left)
+    _write_left(writer, packing, detail, left)
 
 
-def _models(offsets: list[int]) -> list[_Model]:
-    """Return the ways to foretell a column, none of which is dear to try."""
-    models = [_fold(offsets, UP), _fold(offsets, DOWN), _fold(offsets, AROUND)]
-    if len(offsets) < 3:
-        return models
+def _best_model(offsets: list[int]) -> _Model:
+    """Return the cheapest way to foretell a column; differences of differences only where differences are cheap."""
+    least, greatest, middle = min(offsets), max(offsets), sorted(offsets)[len(offsets) // 2]
+    best = min(
+        _Model(_cost(offsets, least), 0, UP, least, offsets),
+        _Model(_cost(offsets, greatest), 0, DOWN, greatest, offsets),
+        _Model(_cost(offsets, middle) + len(offsets), 0, AROUND, middle, offsets),
+        key=_cost_of,
+    )
     steps = list(map(sub, offsets[1:], offsets))
-    models += [_fold(steps, AROUND, 1), _fold(steps, UP, 1)]
+    middle = sorted(steps)[len(steps) // 2]
+    around = _Model(_cost(steps, middle) + len(steps), 1, AROUND, middle, steps)
+    if around.cost >= best.cost or len(offsets) < 3:
+        return best
     bends = list(map(sub, steps[1:], steps))
-    models.append(_fold(bends, AROUND, 2))
-    return models
+    least, middle = min(steps), sorted(bends)[len(bends) // 2]
+    return min(
+        around,
+        _Model(_cost(steps, least), 1, UP, least, steps),
+        _Model(_cost(bends, middle) + len(bends), 2, AROUND, middle, bends),
+        key=_cost_of,
+    )
 
 
-def _fold(numbers: list[int], fold: int, order: int = 0) -> _Model:
-    """Return the distances of numbers from the least, the greatest or the middle one, and what they cost in bits."""
+def _cost(numbers: list[int], base: int) -> int:
+    """Return the bits of all distances from ``base``, without their signs."""
+    return sum(map(int.bit_length, map(sub, numbers, repeat(base))))
+
+
+def _cost_of(model: _Model) -> int:
+    return model.cost
+
+
+def _fold(numbers: list[int], fold: int, base: int) -> list[int]:
+    """Return the distances of numbers from the least, the greatest or the middle one, as numbers from 0."""
     if fold == UP:
-        base = min(numbers)
-        left = [number - base for number in numbers]
-    elif fold == DOWN:
-        base = max(numbers)
-        left = [base - number for number in numbers]
-    else:
-        base = sorted(numbers)[len(numbers) // 2]
-        left = [distance << 1 if distance >= 0 else ~(distance << 1) for distance in [n - base for n in numbers]]
-    return _Model(order, fold, base, left, sum(map(int.bit_length, left)))
+        return [number - base for number in numbers] if base else numbers
+    if fold == DOWN:
+        return [base - number for number in numbers]
+    return [distance << 1 if distance >= 0 else ~(distance << 1) for distance in map(sub, numbers, repeat(base))]
 
 
 def _unfold(left: list[int], fold: int, base: int) -> list[int]:
@@ -151,28 +164,34 @@ def _unfold(left: list[int], fold: int, base: int) -> list[int]:
     return [base + (~(number >> 1) if number & 1 else number >> 1) for number in left]
 
 
-def _choose_code(left: list[int]) -> tuple[int, tuple[int, object]]:
-    """Return the cheaper of the two codes that any numbers fit, with its cost in bits and its table."""
-    counts = Counter([(number + 1).bit_length() - 1 for number in left])
+def _choose_code(left: list[int]) -> tuple[int, int, object]:
+    """Return the cheaper of the two codes that any numbers fit, its cost in bits, and its table."""
+    counts = Counter(map(int.bit_length, [number + 1 for number in left]))
     lengths = code_lengths(counts)
-    cost = sum([count * (lengths[size] + size) for size, count in counts.items()])
+    cost = sum([count * (lengths[size] + size - 1) for size, count in counts.items()])
     cost += 14 + 4 * (max(counts) - min(counts) + 1)
     width = max(0, (sum(left) // len(left)).bit_length() - 1)
-    best = min((sum([number >> w for number in left]) + len(left) * (w + 1) + 8, w) for w in {width, max(0, width - 1)})
-    if best[0] <= cost:
-        return RICE, best
-    return CLASSES, (cost, lengths)
+    rice = sum([number >> width for number in left]) + len(left) * (width + 1) + 8
+    if rice <= cost:
+        return RICE, rice, width
+    return CLASSES, cost, {size - 1: length for size, length in lengths.items()}
 
 
-def _choose_values(left: list[int]) -> tuple[int, object] | None:
-    """Return the cost of a code word for each value, and the code's table, where the values are few."""
-    counts = Counter(left)
-    if len(counts) > _FEW:
-        return None
-    lengths = code_lengths(counts)
-    cost = sum([count * lengths[value] for value, count in counts.items()])
-    cost += 8 + sum([4 + 8 * (value.bit_length() // 7 + 1) for value in counts])
-    return cost, lengths
+def _choose_repetition(plain: _Model, counts: Counter[int], limit: int) -> tuple[int, int, object]:
+    """Return the cheaper of what suits values that come again: a code word for each, or what zstd makes of them."""
+    best: tuple[int, int, object] = (VALUES, limit, None)
+    if len(counts) <= _FEW:
+        lengths = code_lengths(counts)
+        cost = sum([count * lengths[value] for value, count in counts.items()])
+        cost += 8 + sum([4 + 8 * ((value - plain.base).bit_length() // 7 + 1) for value in counts])
+        if cost < limit:
+            best = (VALUES, cost, {value - plain.base: length for value, length in lengths.items()})
+    if best[1] > _WORTH_TRYING:
+        planes = _planes(_fold(plain.numbers, UP, plain.base))
+        cost = 8 * size_alone(planes)
+        if cost < best[1]:
+            return PLANES, cost, planes
+    return best
 
 
 def _write_left(writer: Writer, packing: int, detail: object, left: list[int]) -> None:

@@ -1,7 +1,7 @@
 """Streams: the three that a body is written into, and read back from under a budget.
 
-``control`` says how each column is written, ``texts`` holds strings and ``bits`` the codes of numbers. The first two are
-compressed by zstd; the third has nothing left to compress.
+``control`` says how each column is written, ``texts`` holds strings and ``bits`` the codes of numbers. The first two
+are compressed by zstd; the third has nothing left to compress.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ LEVEL: Final = 12
 
 
 class Budget:
-    """Counts values and characters of a batch, and stops what would exceed the limits."""
+    """Counts values and characters of a batch, and stops what would exceed the limits.
+
+    Writer and reader count the same at the same places, so that whatever was written can be read.
+    """
 
     __slots__ = ("_limits", "characters", "values")
 
@@ -71,6 +74,7 @@ class Writer:
         inner = Writer.__new__(Writer)
         inner.control = bytearray()
         inner.unsigned(len(self.control))
+        self.budget.take_values(len(self.texts))
         texts = b"".join([text + END_OF_TEXT for text in self.texts])
         unpacked = bytes(inner.control) + bytes(self.control) + texts
         if len(unpacked) > limits.unpacked:

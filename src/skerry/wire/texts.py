@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from skerry.spec.errors import WireError
-from skerry.wire.compression import compress
+from skerry.wire.compression import size_alone
 from skerry.wire.integers import read_integers, write_integers
+from skerry.wire.limits import DEFAULT_LIMITS
 from skerry.wire.streams import END_OF_TEXT, Reader, Writer
 
 PLAIN, CHOICES, TIMES, WORDS = range(4)
 MOST_WORDS: Final = 12
 """Columns of words; what a text has beyond them is part of the last one."""
+MOST_RECENT: Final = 250
+"""Words that are remembered; the number of each still fits into a byte."""
 _EPOCH = datetime(1970, 1, 1)
 _SECOND = timedelta(seconds=1)
 _STAMP = 19
 """Characters of ``2026-11-22T16:00:00``."""
-_FRAME = 9
+_MOST_DIGITS = 9
+"""Decimals of a second that are part of its number."""
 
 
 def write_texts(writer: Writer, texts: Sequence[str]) -> None:
@@ -44,15 +48,14 @@ def write_texts(writer: Writer, texts: Sequence[str]) -> None:
 def read_texts(reader: Reader, count: int) -> list[str]:
     """Read ``count`` strings; raises ``WireError`` for a damaged column and for more text than a batch may hold."""
     form = reader.byte()
+    if form == TIMES:
+        return _read_times(reader, count)
+    if form == WORDS:
+        return _read_words(reader, count)
     if form == PLAIN:
-        reader.budget.take_values(count)
         texts = reader.strings(count)
     elif form == CHOICES:
         texts = _read_choices(reader, count)
-    elif form == TIMES:
-        texts = _read_times(reader, count)
-    elif form == WORDS:
-        return _read_words(reader, count)
     else:
         raise WireError("the body of a batch is damaged: a column of an unknown form")
     reader.budget.take_characters(sum(map(len, texts)))
@@ -71,7 +74,6 @@ def _write_choices(writer: Writer, texts: Sequence[str], different: list[str]) -
 def _read_choices(reader: Reader, count: int) -> list[str]:
     choices = reader.strings(reader.unsigned())
     if len(choices) == 1:
-        reader.budget.take_values(count)
         return choices * count
     places = read_integers(reader, count)
     if places and not 0 <= min(places) <= max(places) < len(choices):
@@ -79,136 +81,159 @@ def _read_choices(reader: Reader, count: int) -> list[str]:
     return [choices[place] for place in places]
 
 
+class _Stamps(NamedTuple):
+    """The form that all times of a column share: what stands between day and hour, at the decimals, and at the end."""
+
+    separator: str
+    point: str
+    digits: int
+    tail: str
+
+    @classmethod
+    def of(cls, text: str) -> _Stamps:
+        """Return the form of a text that begins as a time does."""
+        rest = text[_STAMP:]
+        digits = 0
+        if rest[:1] in {".", ","}:
+            digits = min(_MOST_DIGITS, len(rest) - 1 - len(rest[1:].lstrip("0123456789")))
+        point = rest[:1] if digits else ""
+        return cls(text[10], point, digits, rest[len(point) + digits :])
+
+    def text(self, number: int) -> str:
+        """Return the text of a time in units of the last decimal since 1970; ``OverflowError`` before the year 1."""
+        seconds, fraction = divmod(number, 10**self.digits)
+        stamp = (_EPOCH + timedelta(seconds=seconds)).isoformat(self.separator)
+        return f"{stamp}{self.point}{fraction:0{self.digits}d}{self.tail}" if self.digits else stamp + self.tail
+
+    def number(self, text: str) -> int:
+        """Return the time of a text; raises ``ValueError`` where it is none."""
+        seconds: int = (datetime.fromisoformat(text[:_STAMP]) - _EPOCH) // _SECOND
+        if not self.digits:
+            return seconds
+        begin = _STAMP + len(self.point)
+        return seconds * 10**self.digits + int(text[begin : begin + self.digits])
+
+
 def _write_times(writer: Writer, texts: Sequence[str]) -> bool:
-    """Write ISO 8601 times that differ in nothing but the time, as seconds since 1970; tell whether they are such."""
+    """Write ISO 8601 times of one form as numbers since 1970; tell whether they are such."""
     sample = texts[0]
     if len(sample) < _STAMP or sample[4] != "-" or sample[13] != ":":
         return False
-    separator, digits = sample[10], _fraction_digits(sample)
-    stop = _STAMP + digits + (digits > 0)
-    tail = sample[stop:]
-    end = sample[_STAMP] if digits else ""
-    units = 10**digits
-    numbers = []
+    stamps = _Stamps.of(sample)
     try:
-        for text in texts:
-            time = datetime.fromisoformat(text[:_STAMP])
-            seconds = (time - _EPOCH) // _SECOND
-            fraction = text[_STAMP + 1 : stop]
-            if (
-                len(fraction) != digits - (digits > 0) * 0
-                or text[stop:] != tail
-                or text[_STAMP : _STAMP + 1] != (end or tail[:1])
-            ):
-                return False
-            if time.isoformat(separator) != text[:_STAMP] or (
-                digits and not (fraction.isascii() and fraction.isdigit())
-            ):
-                return False
-            numbers.append(seconds * units + (int(fraction) if digits else 0))
-    except ValueError:
+        numbers = list(map(stamps.number, texts))
+        if list(map(stamps.text, numbers)) != list(texts):
+            return False
+    except (ValueError, OverflowError):
         return False
-    writer.control.append(TIMES)
-    writer.texts += [separator.encode(), end.encode(), tail.encode()]
-    writer.control.append(digits)
+    writer.control += bytes((TIMES, stamps.digits))
+    writer.texts += [stamps.separator.encode(), stamps.point.encode(), stamps.tail.encode()]
     write_integers(writer, numbers)
     return True
 
 
-def _fraction_digits(text: str) -> int:
-    """Return how many digits follow a point or comma behind the seconds; none beyond nine count."""
-    if text[_STAMP : _STAMP + 1] not in {".", ","}:
-        return 0
-    rest = text[_STAMP + 1 :]
-    return min(9, len(rest) - len(rest.lstrip("0123456789")))
-
-
 def _read_times(reader: Reader, count: int) -> list[str]:
-    separator, end, tail = reader.strings(3)
     digits = reader.byte()
-    if digits > 9 or len(separator) != 1:
+    separator, point, tail = reader.strings(3)
+    if digits > _MOST_DIGITS or len(separator) != 1:
         raise WireError("the body of a batch is damaged: a time that is none")
+    stamps = _Stamps(separator, point, digits, tail)
     numbers = read_integers(reader, count)
-    units = 10**digits
+    reader.budget.take_characters(count * (_STAMP + len(point) + digits + len(tail)))
     try:
-        stamps = [(_EPOCH + timedelta(seconds=number // units)).isoformat(separator) for number in numbers]
+        return list(map(stamps.text, numbers))
     except OverflowError as error:
         raise WireError("the body of a batch is damaged: a time that is none") from error
-    if not digits:
-        return [stamp + tail for stamp in stamps]
-    pairs = zip(stamps, numbers, strict=True)
-    return [f"{stamp}{end}{number % units:0{digits}d}{tail}" for stamp, number in pairs]
 
 
 class _Words:
-    """Strings as the words between their spaces: a column for each place in the row.
+    """Strings as the words between their spaces: a column of numbers for each place in the row.
 
-    A number stands for each word: 0 the word above, 1 the next new word, 2 the newest of the words so far, and so on.
+    0 is the word that stands above, 1 a word that was not met lately and follows in ``texts``; from 2 on, how many
+    other words were met since (Bentley, Sleator, Tarjan and Wei 1986, moving to the front).
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.rows = [text.split(" ", MOST_WORDS - 1) for text in texts]
         self.columns: list[list[int]] = [[] for _ in range(max(map(len, self.rows)))]
-        known: dict[str, int] = {}
+        self.new: list[bytes] = []
         above = [""] * len(self.columns)
+        recent: list[str] = []
         for row in self.rows:
             for place, word in enumerate(row):
                 if word == above[place]:
                     self.columns[place].append(0)
                     continue
-                number = known.get(word)
-                if number is None:
-                    known[word] = len(known)
-                    self.columns[place].append(1)
-                else:
-                    self.columns[place].append(len(known) - number + 1)
                 above[place] = word
-        self.known = [word.encode() for word in known]
+                self.columns[place].append(_rank(recent, word))
+                if self.columns[place][-1] == 1:
+                    self.new.append(word.encode())
 
     def is_smaller_than(self, encoded: list[bytes]) -> bool:
         """Tell whether this pays, by what zstd makes of the texts as they are."""
-        if len(self.columns) < 2 or len(b"".join(self.known)) * 3 > len(b"".join(encoded)) * 2:
+        if len(self.columns) < 2 or len(b"".join(self.new)) * 3 > len(b"".join(encoded)) * 2:
             return False
-        trial = Writer.__new__(Writer)
-        trial.control, trial.bits, trial.texts = bytearray(), [], []
+        trial = Writer(DEFAULT_LIMITS)
         self.write(trial)
-        plain = len(compress(END_OF_TEXT.join(encoded), 3))
-        words = len(compress(bytes(trial.control) + END_OF_TEXT.join(self.known), 3))
+        plain = size_alone(END_OF_TEXT.join(encoded))
+        words = size_alone(bytes(trial.control) + END_OF_TEXT.join(self.new))
         return words + sum(map(len, trial.bits)) // 8 < plain
 
     def write(self, writer: Writer) -> None:
         """Write how many words each row has, the words, and which stand where."""
         write_integers(writer, [len(row) for row in self.rows])
-        writer.unsigned(len(self.known))
-        writer.texts += self.known
+        writer.unsigned(len(self.new))
+        writer.texts += self.new
         for column in self.columns:
             write_integers(writer, column)
 
 
+def _rank(recent: list[str], word: str) -> int:
+    """Return the number of a word, and move it to the front of those that were met lately."""
+    if word in recent:
+        rank = recent.index(word)
+        del recent[rank]
+        recent.insert(0, word)
+        return rank + 2
+    recent.insert(0, word)
+    del recent[MOST_RECENT:]
+    return 1
+
+
 def _read_words(reader: Reader, count: int) -> list[str]:
     lengths = read_integers(reader, count)
-    if not lengths or not 0 < min(lengths) <= max(lengths) <= MOST_WORDS:
+    if not 0 < min(lengths) <= max(lengths) <= MOST_WORDS:
         raise WireError("the body of a batch is damaged: a text without words")
-    known = reader.strings(reader.unsigned())
-    columns = []
-    for place in range(max(lengths)):
-        column = read_integers(reader, sum([length > place for length in lengths]))
-        columns.append(iter(column))
+    new = reader.strings(reader.unsigned())
+    new.reverse()
+    columns = [
+        iter(read_integers(reader, sum([length > place for length in lengths]))) for place in range(max(lengths))
+    ]
     above = [""] * len(columns)
-    used = 0
+    recent: list[str] = []
     texts = []
     for length in lengths:
         for place in range(length):
             number = next(columns[place])
-            if number == 1:
-                above[place] = known[used]
-                used += 1
-            elif number:
-                if not 1 < number <= used + 1:
-                    raise WireError("the body of a batch is damaged: a word is missing")
-                above[place] = known[used + 1 - number]
+            if number:
+                above[place] = _word(recent, new, number)
         reader.budget.take_characters(sum(map(len, above[:length])) + length - 1)
         texts.append(" ".join(above[:length]))
-    if used != len(known):
+    if new:
         raise WireError("the body of a batch is damaged: a word is left over")
     return texts
+
+
+def _word(recent: list[str], new: list[str], number: int) -> str:
+    """Return the word of a number, and move it to the front of those that were met lately."""
+    if number == 1:
+        if not new:
+            raise WireError("the body of a batch is damaged: a word is missing")
+        word = new.pop()
+    else:
+        if not 2 <= number < len(recent) + 2:
+            raise WireError("the body of a batch is damaged: a word is missing")
+        word = recent.pop(number - 2)
+    recent.insert(0, word)
+    del recent[MOST_RECENT:]
+    return word
