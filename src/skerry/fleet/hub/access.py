@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
 from skerry.fleet.hub.connection import connection_of
 from skerry.fleet.hub.store import KnownKey, Transaction
+from skerry.spec.address import is_loopback
 from skerry.spec.errors import CertificateRefusedError
 from skerry.spec.ports import Verify
 from skerry.wire.batch import Batch, decode
@@ -58,7 +60,7 @@ class Access:
         """
         connection = connection_of(scope)
         if not connection.tls:
-            return LOCAL if connection.local else NOBODY
+            return LOCAL if connection.local and not _from_elsewhere(scope) else NOBODY
         if connection.certificate is None:
             return NOBODY
         if self.authority is None:
@@ -85,6 +87,17 @@ class Access:
         if batch.signed or caller.role != "local":
             batch = decode(body, _first(device, transaction, now_ms), limits)
         return batch
+
+
+def _from_elsewhere(scope: Mapping[str, Any]) -> bool:
+    """Tell whether a browser on this machine asks on behalf of a page from elsewhere, by name or by a false name."""
+    for name, value in scope["headers"]:
+        if name in {b"origin", b"host"}:
+            text = value.decode("latin-1")
+            host = urlsplit(text if name == b"origin" else f"//{text}").hostname
+            if host is None or not is_loopback(host):
+                return True
+    return False
 
 
 def _certified(authority: Authority, device: str) -> Verify:

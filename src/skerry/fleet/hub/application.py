@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from skerry.fleet.hub import health_routes, record_routes
+from skerry.fleet.hub import dead_routes, export_routes, health_routes, record_routes, stream_routes
 from skerry.fleet.hub.answers import Refusal, refusal_of
 from skerry.fleet.hub.batches import BatchesApp
 from skerry.fleet.hub.enrolment import PATHS, EnrolmentApp
@@ -18,6 +18,7 @@ except ImportError as error:
     raise DependencyError("a hub needs the package litestar", hint="pip install 'skerry[hub]'") from error
 
 BATCHES = "/v1/batches"
+ROUTES = (health_routes, record_routes, stream_routes, export_routes, dead_routes)
 PROBLEM = "application/problem+json"
 
 
@@ -49,7 +50,7 @@ def litestar_app(parts: Parts) -> Litestar:
         return on_refusal(request, refusal_of(error, parts.options.retry_after))
 
     return Litestar(
-        route_handlers=[*health_routes.handlers(parts), *record_routes.handlers(parts)],
+        route_handlers=[handler for routes in ROUTES for handler in routes.handlers(parts)],
         exception_handlers={Refusal: on_refusal, SkerryError: on_error},
         openapi_config=None,
         logging_config=None,

@@ -19,13 +19,6 @@ from skerry.fleet.hub.writer import Writer
 Answer = TypeVar("Answer")
 
 
-class Bell(Protocol):
-    """Wakes those who wait for new records."""
-
-    async def wait(self, timeout_s: float) -> None:
-        """Return when there may be new records, when the hub ends, or after ``timeout_s``."""
-
-
 class Parts:
     """What the addresses of a hub work with."""
 
@@ -85,13 +78,17 @@ class CommitBell:
         self.ended = True
         self._wake()
 
-    async def wait(self, timeout_s: float) -> None:
+    def ear(self) -> asyncio.Event:
+        """Return what the next ring sets; take it before looking for records, so that none is missed in between."""
+        return self._event
+
+    async def wait(self, ear: asyncio.Event, timeout_s: float) -> None:
         """Return when there may be new records, when the hub ends, or after ``timeout_s``."""
         if self.ended:
             return
         try:
             async with asyncio.timeout(timeout_s):
-                await self._event.wait()
+                await ear.wait()
         except TimeoutError:
             return
 
