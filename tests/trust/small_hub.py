@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import ssl
 import threading
@@ -27,6 +26,8 @@ class SmallHub:
         self.context = server_context(authority, now=clock())
         self.lost_answers = 0
         """How many answers are still to be lost after the work was done."""
+        self.is_portal = False
+        """Whether it answers as the log-in page of a network does: always 200, in HTML, and without a hub's header."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
@@ -78,8 +79,11 @@ class SmallHub:
                     hub.lost_answers -= 1
                     self.close_connection = True
                     return
+                if hub.is_portal:
+                    status, content = 200, b"<html>please log in</html>"
                 self.send_response(status)
-                self.send_header("Skerry-Hub", "1")
+                if not hub.is_portal:
+                    self.send_header("Skerry-Hub", "1")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -142,7 +146,3 @@ def visit(hub: SmallHub, context: ssl.SSLContext, path: str, headers: str = "") 
     """Ask once over a connection of its own."""
     with Visit(hub, context) as connection:
         return connection.ask(path, headers)
-
-
-def as_json(text: str) -> Any:
-    return json.loads(text)

@@ -223,6 +223,18 @@ def test_proof_by_another_key_renews_nothing(hub: SmallHub, enrolled: Enrolled) 
         renew(load_identity(valve.folder))
 
 
+def test_a_captive_portal_is_no_hub(hub: SmallHub, enrolled: Enrolled, tmp_path: Path) -> None:
+    pump = enrolled("pump-7")
+    token = hub.authority.issue_token("valve-1", now=time.time())
+    hub.is_portal = True
+    with pytest.raises(HubUnreachableError, match="something else answers"):
+        renew(pump)
+    with pytest.raises(HubUnreachableError, match="something else answers"):
+        enrol(hub.url, token, tmp_path / "valve")
+    hub.is_portal = False
+    assert enrol(hub.url, token, tmp_path / "valve").device == "valve-1"
+
+
 def test_an_operator_is_no_device(hub: SmallHub, tmp_path: Path) -> None:
     token = hub.authority.issue_token("ann", role="operator", now=time.time())
     ann = enrol(hub.url, token, tmp_path / "ann")
