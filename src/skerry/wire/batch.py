@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
+from zlib import crc32
 
 import msgspec
 
@@ -22,6 +23,7 @@ DOMAIN: Final = b"skerry batch\0"
 _SIGNED: Final = 1
 _KEY_ID = 8
 _SIGNATURE = 64
+_CHECKSUM = 4
 _LONGEST_HEADER = 1 << 16
 _START = len(MAGIC) + 4
 
@@ -62,7 +64,10 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):
-    """A batch that was read: its header, its records in the order of the sender, and the key that signed it, if any."""
+    """A batch that was read: its header, its records in the order of the sender, and the key that signed it, if any.
+
+    ``signed`` tells whether a signature came with it; that it is right, only a ``verify`` has checked.
+    """
 
     header: Header
     records: list[WireRecord]
@@ -92,7 +97,7 @@ _decoder = msgspec.msgpack.Decoder(_Form)
 def encode(
     header: Header, records: Sequence[WireRecord], signer: Signer | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> bytes:
-    """Return the records as one batch, signed when there is a signer.
+    """Return the records as one batch, signed when there is a signer, with a checksum (CRC-32) when there is none.
 
     The same records give the same bytes, the signature aside. Key order, and every bit of a float, are kept.
 
@@ -110,7 +115,9 @@ def encode(
     flags = 0 if signer is None else _SIGNED
     start = MAGIC + bytes((VERSION, flags)) + len(form).to_bytes(2, "little")
     message = start + form + encode_body(records, first, header.boot, limits)
-    if signer is not None:
+    if signer is None:
+        message += crc32(message).to_bytes(_CHECKSUM, "little")
+    else:
         message += signer.key_id
         message += signer.sign(DOMAIN + message)
     if len(message) > limits.packed:
@@ -217,7 +224,10 @@ def _check_signature(data: bytes, verify: Verify | None) -> tuple[int, bytes]:
     if not data[4] & _SIGNED:
         if verify is not None:
             raise SignatureError("a batch that nobody signed", expected="the signature of a device's key")
-        return len(data), b""
+        end = len(data) - _CHECKSUM
+        if end < _START or crc32(data[:end]).to_bytes(_CHECKSUM, "little") != data[end:]:
+            raise WireError("a batch that is cut short or damaged: its checksum differs")
+        return end, b""
     end = len(data) - _KEY_ID - _SIGNATURE
     if end < _START:
         raise WireError("a batch that is cut short")

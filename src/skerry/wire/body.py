@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -83,8 +84,8 @@ def _decode(reader: Reader, count: int, first: int, boot: str, depth: int) -> li
     priorities = read_integers(reader, count)
     times = read_integers(reader, count)
     tables = {}
-    for stream in dict.fromkeys(streams):
-        fields = read_column(reader, streams.count(stream), depth)
+    for stream, held in Counter(streams).items():
+        fields = read_column(reader, held, depth)
         if set(map(type, fields)) != {dict}:
             raise WireError("the body of a batch is damaged: the fields of a record are no object")
         tables[stream] = iter(fields)

@@ -111,7 +111,8 @@ class _Stamps(NamedTuple):
         if not self.digits:
             return seconds
         begin = _STAMP + len(self.point)
-        return seconds * 10**self.digits + int(text[begin : begin + self.digits])
+        units: int = 10**self.digits
+        return seconds * units + int(text[begin : begin + self.digits])
 
 
 def _write_times(writer: Writer, texts: Sequence[str]) -> bool:
