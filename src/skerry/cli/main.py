@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "build": "make a model fit the device, by measurement",
     "toolchain": "install, list or remove the converters' environments",
     "run": "run a pipeline",
+    "outbox": "tell what waits to be sent, and handle dead letters",
     "serve": "answer requests for models over HTTP and gRPC",
     "hub": "take the records of devices, and hand them on",
     "keys": "decide which devices may join your fleet",

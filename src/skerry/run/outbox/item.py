@@ -135,13 +135,13 @@ def _milliseconds(seconds: float) -> int:
 
 
 def plain(fields: Any) -> dict[str, Any]:
-    """Return fields as plain JSON values, the same object where they are; raises ``ValueError`` saying which is not."""
+    """Return fields as plain JSON values, the same object where they are; raises ``WireError`` saying which is not."""
     if type(fields) is not dict:
-        raise ValueError(f"fields are {type(fields).__name__}, not a dict")
+        raise WireError(f"fields are {type(fields).__name__}, not a dict")
     for key, value in fields.items():
         kind = type(value)
         if type(key) is not str:
-            raise ValueError(f"the key {key!r} is no text")
+            raise WireError(f"the key {key!r} is no text")
         if kind in _PLAIN or (kind is float and math.isfinite(value)):
             continue
         return {name: _plain(inner, name, 1) for name, inner in fields.items()}
@@ -154,22 +154,22 @@ def _plain(value: Any, path: str, depth: int) -> Any:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"the field {path!r} is {value}, which JSON cannot say")
+            raise WireError(f"the field {path!r} is {value}, which JSON cannot say")
         return float(value)
     if isinstance(value, str | int):  # a subclass, such as an enumeration's member
         return str(value) if isinstance(value, str) else int(value)
     if depth > _DEEPEST:
-        raise ValueError(f"the field {path[:60]!r} is nested deeper than {_DEEPEST} levels")
+        raise WireError(f"the field {path[:60]!r} is nested deeper than {_DEEPEST} levels")
     if isinstance(value, list | tuple):
         return [_plain(inner, f"{path}[{place}]", depth + 1) for place, inner in enumerate(value)]
     if isinstance(value, dict):
         return {_text(key, path): _plain(inner, f"{path}.{key}", depth + 1) for key, inner in value.items()}
-    raise ValueError(f"the field {path!r} is {type(value).__name__}, which is no JSON value")
+    raise WireError(f"the field {path!r} is {type(value).__name__}, which is no JSON value")
 
 
 def _text(key: Any, path: str) -> str:
     if not isinstance(key, str):
-        raise ValueError(f"the key {key!r} in the field {path!r} is no text")
+        raise WireError(f"the key {key!r} in the field {path!r} is no text")
     return str(key)
 
 

@@ -9,7 +9,7 @@ from skerry.run.outbox import tables
 from skerry.run.outbox.database import one_row
 from skerry.run.outbox.item import OVERHEAD_BYTES, Packed, unpack
 from skerry.run.outbox.options import PRIORITIES
-from skerry.run.outbox.status import DeadLetter
+from skerry.run.outbox.status import DeadLetter, dead_held
 
 if TYPE_CHECKING:
     import apsw
@@ -54,15 +54,9 @@ def _take(connection: apsw.Connection, seq: int) -> tuple[int, int, bytes] | Non
     return None
 
 
-def held(connection: apsw.Connection) -> tuple[int, int]:
-    """Return how many dead letters there are, and their bytes."""
-    row = one_row(connection, "SELECT count(*), coalesce(sum(length(payload)), 0) FROM dead")
-    return row[0], row[1] + OVERHEAD_BYTES * row[0]
-
-
 def _trim(connection: apsw.Connection, limit: int) -> int:
     """Delete the oldest dead letters beyond a size; return how many."""
-    over = held(connection)[1] - limit
+    over = dead_held(connection)[1] - limit
     if over <= 0:
         return 0
     gone = []

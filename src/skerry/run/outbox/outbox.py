@@ -8,14 +8,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from skerry.run.outbox import folder, letters, tables
+import msgspec
+
+from skerry.run.outbox import folder, letters, requests
 from skerry.run.outbox.clock import Clock, SystemClock
 from skerry.run.outbox.database import DamagedError
 from skerry.run.outbox.group import GroupCommit, Ticket
 from skerry.run.outbox.item import Instant, Item, ItemsRefusedError, Packed, pack, unpack
-from skerry.run.outbox.options import PRIORITIES, OutboxOptions
+from skerry.run.outbox.options import OutboxOptions
 from skerry.run.outbox.recovery import opened
-from skerry.run.outbox.status import ClassStatus, DeadLetter, OutboxStatus
+from skerry.run.outbox.status import DeadLetter, OutboxStatus, status_of
 from skerry.run.outbox.store import Store
 from skerry.spec.errors import OutboxError
 from skerry.wire.ranges import Range, merge
@@ -168,6 +170,8 @@ class Outbox:
             if self._closed:
                 raise OutboxError("the outbox is closed", where=str(self.path))
             try:
+                if self._store.abandoned:
+                    raise DamagedError("the store has no successor yet")
                 answer = work(self._store)
             except DamagedError:
                 self._replace()
@@ -192,8 +196,9 @@ class Outbox:
             self._expired_us = now
             store.expire()
             store.write_down()
-        if store.unwritten:
+        elif store.unwritten:
             store.write_down()
+        requests.serve(store)
         store.ballast.take()
 
     # -- sending -----------------------------------------------------------------------------------------------------
@@ -213,13 +218,13 @@ class Outbox:
             Ranges of numbers that are on their way already.
         """
         gaps = _gaps(merge(excluding))
-        return self._using(lambda store: store.read(lambda: self._read_pending(store, limit, max_bytes, gaps)))
+        return self._using(lambda store: self._read_pending(store, limit, max_bytes, gaps))
 
     def _read_pending(self, store: Store, limit: int, max_bytes: int, gaps: list[Range]) -> list[WireRecord]:
         found: list[WireRecord] = []
         spoiled: list[int] = []
         size = 0
-        for seq, priority, digest, payload in tables.waiting(store.connection, store.counts, gaps):
+        for seq, priority, digest, payload in store.waiting(gaps):
             size += len(payload)
             if found and size > max_bytes:
                 break
@@ -229,6 +234,8 @@ class Outbox:
                 spoiled.append(seq)
             if len(found) >= limit:
                 break
+        if spoiled:
+            store.discard(spoiled)
         return found
 
     def settle(self, ranges: Iterable[Range], *, epoch: str | None = None, told: dict[str, int] | None = None) -> int:
@@ -255,7 +262,7 @@ class Outbox:
 
         For a store whose numbers somebody else has used as well: a restored image of a disk, a copied device.
         """
-        return self._using(lambda store: store.fork(losses={f"forked.{reason}": 0} if reason else None))
+        return self._using(lambda store: store.fork(reason))
 
     def losses(self) -> dict[str, int]:
         """Return what was given up in this epoch, cumulative: ``{"evicted.low.caps": 12}``."""
@@ -301,28 +308,8 @@ class Outbox:
         return self._using(self._status)
 
     def _status(self, store: Store) -> OutboxStatus:
-        dead, dead_bytes = store.read(lambda: letters.held(store.connection))
-        return OutboxStatus(
-            file=str(self.path),
-            device=store.device,
-            epoch=store.epoch,
-            last_seq=store.last_seq,
-            pending=sum(store.counts),
-            size_bytes=sum(store.sizes),
-            classes=tuple(
-                ClassStatus(name=name, count=count, size_bytes=size)
-                for name, count, size in zip(PRIORITIES, store.counts, store.sizes, strict=True)
-            ),
-            dead=dead,
-            dead_bytes=dead_bytes,
-            settled=store.settled,
-            losses=store.losses(),
-            forks=store.forks,
-            held=True,
-            ballast_bytes=store.ballast.held_bytes,
-            file_bytes=store.path.stat().st_size,
-            oldest_ms=None,
-        )
+        known = store.read(lambda: status_of(store.connection, self.path))
+        return msgspec.structs.replace(known, held=True, losses=store.losses(), ballast_bytes=store.ballast.held_bytes)
 
     def adopt(self) -> list[Outbox]:
         """Open the stores of the same folder that no living process holds, each as an outbox of its own epoch.

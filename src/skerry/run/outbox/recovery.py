@@ -1,15 +1,28 @@
-"""Recovery: a damaged store is put aside, and a new one goes on with what could be read of it."""
+"""Recovery: a damaged store is put aside, and a new one goes on with what could be read of it.
+
+The successor is made whole beside the damaged file before anything is renamed, so that whatever interrupts this, the
+next opening either begins again or only has to finish:
+
+1. what can be read goes into ``outbox.db.successor``, which is closed;
+2. ``outbox.db`` becomes ``outbox.db.damaged-1``, and its log follows;
+3. the successor becomes ``outbox.db``.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skerry.run.outbox.database import DamagedError
+from skerry.run.outbox.ballast import Ballast
+from skerry.run.outbox.database import DamagedError, DiskFullError
 from skerry.run.outbox.options import PRIORITIES
-from skerry.run.outbox.salvage import Salvaged, quarantine, salvage
+from skerry.run.outbox.salvage import Salvaged, salvage
 from skerry.run.outbox.store import Store
+from skerry.spec.errors import OutboxError
+
+_PARTS = ("", "-wal", "-shm")
 
 
 def opened(path: Path, *, known: Sequence[int] | None = None, **settings: Any) -> Store:
@@ -22,34 +35,103 @@ def opened(path: Path, *, known: Sequence[int] | None = None, **settings: Any) -
     settings:
         What :class:`~skerry.run.outbox.store.Store` takes.
     """
+    _finish(path)
     if known is None:
         try:
             return Store(path, **settings)
         except DamagedError:
             pass
-    aside = quarantine(path)
-    found = salvage(aside, settings["vfs"])
-    store = Store(path, **settings)
     try:
-        _take_over(store, found, known)
+        try:
+            _succeed(path, known, settings)
+        except DiskFullError:
+            if not Ballast(path, 0).give_up():
+                raise
+            _succeed(path, known, settings)
+    except OSError as error:
+        raise OutboxError(f"a damaged store cannot be put aside: {error.strerror}", where=str(path)) from error
+    return Store(path, **settings)
+
+
+def successor_of(path: Path) -> Path:
+    """Return the file in which a successor is made."""
+    return path.with_name(path.name + ".successor")
+
+
+def _finish(path: Path) -> None:
+    """Finish a recovery that was interrupted after its successor was whole, or clear one away that was not."""
+    successor = successor_of(path)
+    if not successor.exists():
+        return
+    if path.exists():
+        _remove(successor)
+    else:
+        _rename(path, successor)
+
+
+def _succeed(path: Path, known: Sequence[int] | None, settings: dict[str, Any]) -> None:
+    successor = successor_of(path)
+    _remove(successor)
+    store = Store(successor, **settings)
+    try:
+        _take_over(store, salvage(path, settings["vfs"]), known)
     except BaseException:
         store.abandon()
         raise
-    return store
+    store.ballast.give_up()
+    store.close()
+    if not store.is_whole:
+        raise OutboxError("what was saved of a damaged store could not be made durable", where=str(path))
+    _rename(path, successor)
+
+
+def _rename(path: Path, successor: Path) -> None:
+    """Put the damaged file aside and the successor in its place; begun by the damaged file itself."""
+    aside = _free_name(path)
+    for part in _PARTS:
+        source = path.with_name(path.name + part)
+        if source.exists():
+            source.rename(aside.with_name(aside.name + part))
+            _sync(path.parent)
+    for part in _PARTS[1:]:
+        successor.with_name(successor.name + part).unlink(missing_ok=True)
+    successor.rename(path)
+    _sync(path.parent)
+
+
+def _free_name(path: Path) -> Path:
+    """Return the name to put a damaged file under: the last one again where only its log is still to follow."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    if not path.exists() and number > 1:
+        return path.with_name(f"{path.name}.damaged-{number - 1}")
+    return aside
+
+
+def _remove(path: Path) -> None:
+    for part in (*_PARTS, ".ballast"):
+        path.with_name(path.name + part).unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _take_over(store: Store, found: Salvaged, known: Sequence[int] | None) -> None:
-    """Put salvaged records into a new store, and count what is missing."""
+    """Put salvaged records and letters into a new store, and count what is missing."""
     saved = [0] * len(PRIORITIES)
     for record in found.records:
         saved[record.priority] += 1
-    for name, count in found.losses.items():
-        store.unwritten[str(name)] = int(count)
-    store.unwritten["damaged.stores"] = store.unwritten.get("damaged.stores", 0) + 1
+    losses = {"damaged.stores": 1}
     for priority, count in enumerate(known or ()):
         if count > saved[priority]:
-            name = f"damaged.{PRIORITIES[priority]}"
-            store.unwritten[name] = store.unwritten.get(name, 0) + count - saved[priority]
-    if found.records:
-        store.add(found.records)
-    store.write_down()
+            losses[f"damaged.{PRIORITIES[priority]}"] = count - saved[priority]
+    for name, count in found.losses.items():
+        losses[name] = losses.get(name, 0) + count
+    store.take_over(found.records, found.letters, losses)

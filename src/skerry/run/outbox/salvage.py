@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,40 +10,21 @@ from skerry.run.outbox.database import load_apsw
 from skerry.run.outbox.item import Packed, unpack
 from skerry.run.outbox.options import PRIORITIES
 
-_PARTS = ("", "-wal", "-shm")
 _MOST_JUMPS = 4096  # damaged places that are stepped over in one table before the rest is given up
 
 
 class Salvaged(NamedTuple):
-    """What a damaged store gave back: its records in their order, and what it knew of itself."""
+    """What a damaged store gave back: records in their order, rows of dead letters, losses that nobody was told of."""
 
     records: list[Packed]
-    values: dict[str, Any]
+    letters: list[tuple[Any, ...]]
     losses: dict[str, int]
-    last_seq: int
-
-
-def quarantine(path: Path) -> Path:
-    """Move a store aside, its log with it, and return the new place."""
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    for part in _PARTS:
-        source = path.with_name(path.name + part)
-        if source.exists():
-            source.rename(aside.with_name(aside.name + part))
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return aside
 
 
 def salvage(path: Path, vfs: str | None = None) -> Salvaged:
     """Read what can be read of a damaged store; a record counts only when its content is what was stored."""
     apsw = load_apsw()
-    nothing = Salvaged([], {}, {}, 0)
+    nothing = Salvaged([], [], {})
     try:
         connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE, vfs)
     except apsw.Error:
@@ -55,12 +35,20 @@ def salvage(path: Path, vfs: str | None = None) -> Salvaged:
         for priority, table in enumerate(PRIORITIES):
             found += _records(connection, apsw, priority, table)
         found.sort(key=lambda pair: pair[0])
-        values = dict(_rows(connection, apsw, "SELECT name, value FROM store"))
-        losses = dict(_rows(connection, apsw, "SELECT name, count - told FROM loss WHERE count > told"))
-        last = found[-1][0] if found else 0
-        return Salvaged([record for _, record in found], values, losses, last)
+        letters = _rows(connection, apsw, "SELECT epoch, seq, priority, digest, reason, payload FROM dead ORDER BY id")
+        losses = _rows(connection, apsw, "SELECT name, count - told FROM loss WHERE count > told")
+        return Salvaged([record for _, record in found], _sound(letters), _counts(losses))
     finally:
         connection.close(True)
+
+
+def _sound(rows: Iterator[Any]) -> list[tuple[Any, ...]]:
+    """Return the dead letters whose content is what was stored."""
+    return [row for row in rows if _whole((row[1], row[3], 0, None, None, row[5]), row[2]) is not None]
+
+
+def _counts(rows: Iterator[Any]) -> dict[str, int]:
+    return {name: count for name, count in rows if isinstance(name, str) and isinstance(count, int) and count > 0}
 
 
 def _rows(connection: Any, apsw: Any, query: str, bindings: tuple[Any, ...] = ()) -> Iterator[Any]:

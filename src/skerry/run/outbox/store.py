@@ -81,7 +81,7 @@ class Store:
         self.sizes, self.counts = tables.held(self.connection)
         self.mortal = tables.mortal(self.connection)
         if self.device != device:
-            self.fork(device=device)
+            self.fork(f"this store was {self.device}'s", device=device)
         self.ballast.take()
 
     def _reserve(self) -> None:
@@ -109,11 +109,20 @@ class Store:
         """Write down how long the store has lived, bring the log into the database, and close it."""
         with contextlib.suppress(OutboxError):
             self.transaction(self._write_down)
+        with contextlib.suppress(OutboxError):
+            self.is_whole = self.checkpoint()
         with contextlib.suppress(self._error):
             self.connection.close()
 
+    abandoned = False
+    """Whether it was found damaged, and has no successor yet."""
+
+    is_whole = False
+    """Whether everything was in the database itself, not in its log, when it was closed."""
+
     def abandon(self) -> None:
-        """Close it as it is."""
+        """Close it as it is; it is of no use any more."""
+        self.abandoned = True
         with contextlib.suppress(self._error):
             self.connection.close(True)
 
@@ -234,6 +243,20 @@ class Store:
                 self.counts[record.priority] += 1
                 self.mortal = self.mortal or record.ttl_ms is not None
 
+    def take_over(self, records: Sequence[Packed], letters: Sequence[tuple[Any, ...]], losses: dict[str, int]) -> None:
+        """Store what was saved of another store, all of it or nothing; raises ``DiskFullError`` and ``OutboxError``."""
+
+        def work() -> None:
+            for text, values in tables.inserts(self.last_seq + 1, records):
+                self.connection.execute(text, values)
+            self.connection.executemany(
+                "INSERT INTO dead (epoch, seq, priority, digest, reason, payload) VALUES (?, ?, ?, ?, ?, ?)", letters
+            )
+            tables.count_losses(self.connection, losses)
+
+        self.transaction(work)
+        self.remember(records)
+
     def _execute(self, text: str, values: list[Any]) -> None:
         try:
             self.connection.execute(text, values)
@@ -307,6 +330,25 @@ class Store:
         signed = checksum - 2**64 if checksum >= 2**63 else checksum
         tables.write_values(self.connection, {"settled": settled, "checksum": signed})
 
+    def waiting(self, gaps: Sequence[Range]) -> Iterator[tables.Row]:
+        """Yield the rows within ranges of numbers, the highest class first, within it the oldest."""
+        try:
+            yield from tables.waiting(self.connection, self.counts, gaps)
+        except self._error as error:
+            raise translated(error, self.path) from error
+
+    def discard(self, spoiled: Sequence[int]) -> None:
+        """Delete records whose content is not what was stored, counted as damaged."""
+
+        def work() -> tuple[list[int], list[int]]:
+            sizes, counts, _, _ = tables.take_out(self.connection, [(seq, seq) for seq in spoiled])
+            losses = {f"damaged.{PRIORITIES[number]}": count for number, count in enumerate(counts) if count}
+            tables.count_losses(self.connection, losses)
+            return sizes, counts
+
+        for priority, (size, count) in enumerate(zip(*self.transaction(work), strict=True)):
+            self.forget(priority, size, count)
+
     def expire(self) -> int:
         """Delete what is not worth sending any more, counted; return how many records that were."""
         if not self.mortal:
@@ -324,15 +366,14 @@ class Store:
             self.forget(priority, size, count)
         return sum(count for _, count in gone)
 
-    def fork(self, *, device: str | None = None, losses: dict[str, int] | None = None) -> str:
+    def fork(self, reason: str, *, device: str | None = None) -> str:
         """Begin a new epoch, in which all that waits is sent under new identities."""
         epoch, name = fresh_epoch(), device or self.device
 
         def work() -> None:
             tables.carry_losses(self.connection)
             values = {"device": name, "epoch": epoch, "settled": 0, "checksum": 0, "forks": self.forks + 1}
-            tables.write_values(self.connection, values)
-            tables.count_losses(self.connection, losses or {})
+            tables.write_values(self.connection, {**values, "fork_reason": reason})
 
         self.transaction(work)
         self.device, self.epoch, self.settled, self.checksum, self.forks = name, epoch, 0, 0, self.forks + 1
