@@ -74,7 +74,7 @@ def code_words(lengths: Iterable[tuple[int, int]]) -> dict[int, str]:
         words[symbol] = format(code, f"0{length}b") if length else ""
         code += 1
         before = length
-    if before and code != 1 << before:
+    if not words or (before and code != 1 << before):
         raise WireError("the body of a batch is damaged: there is no such code")
     return words
 
