@@ -190,7 +190,10 @@ def unpack(seq: int, priority: int, digest: int, payload: bytes) -> WireRecord:
     ValueError
         The payload is not what was stored: its digest differs, or it cannot be read.
     """
-    if int.from_bytes(hashlib.sha256(payload).digest()[:8], "little", signed=True) != digest:
+    if (
+        not isinstance(payload, bytes)
+        or int.from_bytes(hashlib.sha256(payload).digest()[:8], "little", signed=True) != digest
+    ):
         raise ValueError("its content is not what was stored")
     try:
         stream, fields, mono_us, boot, offset_ms, synced, release = _decoder.decode(payload)

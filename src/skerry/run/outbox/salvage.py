@@ -68,6 +68,8 @@ def _records(connection: Any, apsw: Any, priority: int, table: str) -> list[tupl
     for _ in range(_MOST_JUMPS):
         before = len(found)
         for row in _rows(connection, apsw, query, (start,)):
+            if row[0] < start:
+                break  # pages that point at each other: the table has no end
             start = row[0] + 1
             record = _whole(row, priority)
             if record is not None:

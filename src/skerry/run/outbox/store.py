@@ -23,6 +23,7 @@ from skerry.wire.ranges import Range
 Answer = TypeVar("Answer")
 _LOG_PAGES = 1000  # pages of the write-ahead log after which it is written back: SQLite's own default
 _CRITICAL = len(PRIORITIES) - 1
+_CHECKED_BYTES = 32_000_000  # a store up to this size is looked through when it is opened: a second on a slow card
 _SLACK_SHARE = 64  # of the cap, which is freed in one go, so that a full outbox does not delete for every record
 _MOST_SLACK = 1_000_000
 
@@ -77,6 +78,8 @@ class Store:
         self.device, self.epoch = str(values["device"]), str(values["epoch"])
         self.settled, self.checksum = int(values["settled"]), int(values["checksum"]) % 2**64
         self.forks = int(values["forks"])
+        if self.path.stat().st_size <= _CHECKED_BYTES:
+            tables.check(self.connection)
         self.last_seq = tables.last_seq(self.connection)
         self.sizes, self.counts = tables.held(self.connection)
         self.mortal = tables.mortal(self.connection)

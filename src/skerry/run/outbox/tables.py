@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from skerry.run.outbox.database import one_row
+from skerry.run.outbox.database import DamagedError, one_row
 from skerry.run.outbox.item import OVERHEAD_BYTES, Packed
 from skerry.run.outbox.life import LifeMark
 from skerry.run.outbox.options import PRIORITIES
@@ -48,6 +48,13 @@ def inserts(first_seq: int, records: Sequence[Packed | None]) -> list[tuple[str,
     return statements
 
 
+def check(connection: apsw.Connection) -> None:
+    """Look through every page; raises ``DamagedError`` for one that cannot be right."""
+    found = one_row(connection, "PRAGMA quick_check(1)")[0]
+    if found != "ok":
+        raise DamagedError(f"the store is damaged: {found}")
+
+
 def held(connection: apsw.Connection) -> tuple[list[int], list[int]]:
     """Return bytes and records by class."""
     sizes, counts = [], []
@@ -77,7 +84,11 @@ def waiting(connection: apsw.Connection, counts: Sequence[int], gaps: Sequence[R
     for priority in range(len(PRIORITIES) - 1, -1, -1):
         query = f"SELECT seq, digest, payload FROM {PRIORITIES[priority]} WHERE seq BETWEEN ? AND ? ORDER BY seq"
         for gap in gaps if counts[priority] else ():
+            before = 0
             for seq, digest, payload in connection.execute(query, gap):
+                if seq <= before:
+                    raise DamagedError("the store is damaged: its records are out of order")
+                before = seq
                 yield seq, priority, digest, payload
 
 

@@ -1,0 +1,102 @@
+"""Time to live: judged on boot, monotonic clock, wall clock and its flag together, never on the wall clock alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from skerry.run.outbox import SystemClock
+from skerry.spec.units import Duration
+from tests.run.outbox.parts import YEAR_MS, HandClock, item, numbers, opened, options
+
+HOUR = 3600.0
+
+
+def test_a_record_goes_when_its_time_is_over_and_is_counted(tmp_path: Path) -> None:
+    clock = HandClock()
+    limits = options(ttl={"low": Duration(HOUR)})
+    with opened(tmp_path, clock=clock, options=limits) as outbox:
+        outbox.put([item(1, "low"), item(2, "low", ttl_s=2 * HOUR), item(3, "normal"), item(4, ttl_s=60.0)])
+        clock.pass_s(59)
+        assert numbers(outbox) == [3, 4, 1, 2]
+        clock.pass_s(61)
+        outbox.losses()
+        assert numbers(outbox) == [3, 1, 2]
+        clock.pass_s(HOUR)
+        outbox.losses()
+        assert numbers(outbox) == [3, 2]
+        assert outbox.losses() == {"expired.low": 1, "expired.normal": 1}
+
+
+@pytest.mark.parametrize("jump_ms", [YEAR_MS, -YEAR_MS])
+@pytest.mark.parametrize("synced", [True, False])
+def test_a_wall_clock_that_jumps_by_a_year_changes_nothing(tmp_path: Path, jump_ms: int, synced: bool) -> None:
+    clock = HandClock(synced=synced)
+    with opened(tmp_path, clock=clock) as outbox:
+        outbox.put([item(1, ttl_s=HOUR)])
+        clock.wall += jump_ms
+        clock.pass_s(HOUR - 60)
+        outbox.put([item(2, ttl_s=HOUR)])
+        assert sorted(numbers(outbox)) == [1, 2]
+        clock.pass_s(120)
+        outbox.losses()
+        assert numbers(outbox) == [2], "its own clock went on"
+        assert not outbox.pending()[0].moment.synced or not synced, "a clock that jumped is believed by nobody"
+        assert outbox.pending()[0].moment.synced is False
+
+
+@pytest.mark.parametrize("jump_ms", [YEAR_MS, -YEAR_MS])
+def test_a_wrong_clock_after_a_reboot_takes_no_record(tmp_path: Path, jump_ms: int) -> None:
+    clock = HandClock(synced=False)
+    with opened(tmp_path, clock=clock) as outbox:
+        outbox.put([item(1, ttl_s=HOUR)])
+    clock.reboot(off_s=10, wall_error_ms=jump_ms)
+    with opened(tmp_path, clock=clock) as outbox:
+        clock.pass_s(600)
+        outbox.losses()
+        assert numbers(outbox) == [1]
+        clock.pass_s(HOUR)
+        outbox.losses()
+        assert numbers(outbox) == [], "it has lived for an hour in any case"
+
+
+def test_time_without_power_counts_where_both_clocks_were_right(tmp_path: Path) -> None:
+    clock = HandClock(synced=True)
+    with opened(tmp_path, clock=clock) as outbox:
+        outbox.put([item(1, ttl_s=HOUR), item(2, ttl_s=100 * HOUR)])
+    clock.reboot(off_s=2 * HOUR)
+    clock.is_synced = False
+    with opened(tmp_path, clock=clock) as outbox:
+        clock.pass_s(20)
+        outbox.losses()
+        assert numbers(outbox) == [1, 2], "the clock is not set yet: nobody knows how long it was off"
+        clock.is_synced = True
+        clock.pass_s(20)
+        outbox.losses()
+        assert numbers(outbox) == [2]
+
+
+def test_life_goes_on_over_many_boots(tmp_path: Path) -> None:
+    clock = HandClock(synced=False)
+    with opened(tmp_path, clock=clock) as outbox:
+        outbox.put([item(1, ttl_s=HOUR)])
+    for _ in range(7):
+        clock.reboot(off_s=0)
+        with opened(tmp_path, clock=clock) as outbox:
+            clock.pass_s(600)
+            outbox.put([item(2)])
+    with opened(tmp_path, clock=clock) as outbox:
+        clock.pass_s(20)
+        outbox.losses()
+        assert 1 not in numbers(outbox), "seven boots of ten minutes are more than an hour"
+
+
+def test_the_clock_of_this_machine_tells_what_it_can() -> None:
+    clock = SystemClock()
+    first = clock.mono_us()
+    assert first <= clock.mono_us()
+    assert len(clock.boot()) == 32
+    int(clock.boot(), 16)
+    assert clock.synced() in {True, False}
+    assert clock.wall_ms() > 1_600_000_000_000
