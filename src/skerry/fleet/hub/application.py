@@ -8,6 +8,7 @@ from typing import Any
 from skerry.fleet.hub import dead_routes, export_routes, health_routes, record_routes, stream_routes
 from skerry.fleet.hub.answers import Refusal, refusal_of
 from skerry.fleet.hub.batches import BatchesApp
+from skerry.fleet.hub.blob_routes import PREFIX, BlobsApp
 from skerry.fleet.hub.enrolment import PATHS, EnrolmentApp
 from skerry.fleet.hub.parts import Parts
 from skerry.spec.errors import DependencyError, SkerryError
@@ -23,19 +24,23 @@ PROBLEM = "application/problem+json"
 
 
 class HubApp:
-    """Batches and enrolment go straight to their own applications; everything else to Litestar."""
+    """Batches, blobs and enrolment go straight to their own applications; everything else to Litestar."""
 
     def __init__(self, parts: Parts) -> None:
         self._batches = BatchesApp(parts.reception, parts.access, parts.options, parts.counts)
         self._enrolment = EnrolmentApp(parts.access, parts.clock, parts.options.patience)
+        self._blobs = BlobsApp(parts)
         self._others = litestar_app(parts)
 
     async def __call__(self, scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
         """Answer one request."""
-        if scope["type"] == "http" and scope["path"] == BATCHES:
+        path = scope["path"] if scope["type"] == "http" else ""
+        if path == BATCHES:
             await self._batches(scope, receive, send)
-        elif scope["type"] == "http" and scope["path"] in PATHS:
+        elif path in PATHS:
             await self._enrolment(scope, receive, send)
+        elif path == PREFIX or path.startswith(f"{PREFIX}/"):
+            await self._blobs(scope, receive, send)
         else:
             await self._others(scope, receive, send)  # type: ignore[arg-type]
 
