@@ -39,8 +39,8 @@ class Job:
     """
 
     __slots__ = (
-        "deadline", "inputs", "is_settled", "on_done", "outputs", "owner", "received", "refusal", "rows", "timer",
-        "wanted",
+        "deadline", "group", "inputs", "is_settled", "on_done", "outputs", "owner", "received", "refusal", "rows",
+        "timer", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +52,7 @@ class Job:
         self.deadline = deadline
         self.on_done = on_done
         self.rows = 1
+        self.group: Hashable = None
         self.outputs: Outputs = {}
         self.refusal: Refusal | None = None
         self.is_settled = False
@@ -123,6 +124,7 @@ class Batcher:
                 self.tally.expired += 1
                 raise Refusal(504, "the deadline had passed before the request was queued")
             job.timer = self._loop.call_at(job.deadline, self._expire, job)
+        job.group = self.servable.group(job.inputs)
         job.owner = self
         self._submitted_rows += rows
         self._jobs.add(job)
@@ -211,8 +213,7 @@ class Batcher:
                 job.refusal = Refusal(504, "the deadline passed before the run began")
                 self._post((job,), now, 0)
                 continue
-            key = self.servable.group(job.inputs)
-            groups.setdefault(id(job) if key is None else key, []).append(job)
+            groups.setdefault(id(job) if job.group is None else job.group, []).append(job)
         for jobs in groups.values():
             self._run(jobs)
 
@@ -221,15 +222,14 @@ class Batcher:
         wanted = jobs[0].wanted if len(jobs) == 1 else frozenset[str]().union(*(job.wanted for job in jobs))
         try:
             answers = self.servable.run([job.inputs for job in jobs], wanted)
+            for job, answer in zip(jobs, answers, strict=True):
+                job.outputs = answer
         except Exception as error:  # noqa: BLE001 - a runtime may raise anything, and the others still want answers
             if len(jobs) > 1:
                 for job in jobs:  # one of them spoiled the run for all
                     self._run((job,))
                 return
             jobs[0].refusal = refusal_of(error)
-        else:
-            for job, answer in zip(jobs, answers, strict=True):
-                job.outputs = answer
         rows = sum(job.rows for job in jobs)
         each = (time.monotonic() - began) / max(rows, 1)
         self._row_s = each if not self._row_s else 0.9 * self._row_s + 0.1 * each

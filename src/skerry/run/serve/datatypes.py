@@ -35,14 +35,17 @@ DTYPES: dict[str, str] = {
 }
 """The numpy name of each datatype; ``BYTES`` is text here, in arrays of ``object``."""
 DATATYPES: dict[str, str] = {dtype: datatype for datatype, dtype in DTYPES.items()}
+_MOST_AXES = 32
+_LARGEST = 2**31
+"""Above every size that fits into a request."""
 _LENGTH = struct.Struct("<I")
 _ELEMENTS: dict[str, Any] = {"b": list[bool], "u": list[int], "i": list[int], "f": list[float]}
 
 
 def checked_shape(name: str, shape: Sequence[int]) -> tuple[int, int]:
-    """Return how many elements and rows a shape has; raises ``Refusal`` for a size below 0."""
-    if any(size < 0 for size in shape):
-        raise Refusal(400, f"input {name!r} has the shape {list(shape)}: sizes are not negative")
+    """Return how many elements and rows a shape has; raises ``Refusal`` for one that no array has."""
+    if len(shape) > _MOST_AXES or any(not 0 <= size < _LARGEST for size in shape):
+        raise Refusal(400, f"input {name!r} has the shape {list(shape)[:_MOST_AXES]}, which no array has")
     return math.prod(shape), shape[0] if shape else 1
 
 
