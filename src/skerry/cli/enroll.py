@@ -37,7 +37,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("token", metavar="TOKEN", nargs="?", default="", help="the token; - reads it from stdin")
-    parser.add_argument("--hub", metavar="URL", default="", help="the hub, where it is not at the token's address")
+    parser.add_argument("--hub", metavar="URL", default="", help="where the hub is, if not at the address known")
+    parser.add_argument(
+        "--key", metavar="URI", default="", help="a key in a TPM or another chip, pkcs11:…; made there when missing"
+    )
     parser.add_argument("--again", action="store_true", help="replace the identity that this device has")
     parser.add_argument("--renew", action="store_true", help="get a new certificate now, by the old one")
     parser.add_argument(
@@ -55,15 +58,17 @@ def run(args: argparse.Namespace) -> int:
 
     if args.renew and args.token:
         raise UsageError("--renew needs no token", hint="a token is for a device that is not enrolled")
-    if (args.hub or args.again) and not args.token:
-        raise UsageError("--hub and --again go with a token")
+    if (args.key or args.again) and not args.token:
+        raise UsageError("--key and --again go with a token")
+    if args.hub and not (args.token or args.renew):
+        raise UsageError("--hub goes with a token or with --renew")
     if args.token:
         token = sys.stdin.readline() if args.token == "-" else args.token
-        identity = enrol(args.hub, token, args.identity, again=args.again)
+        identity = enrol(args.hub, token, args.identity, again=args.again, chip=args.key)
     else:
         identity = load_identity(args.identity)
         if args.renew:
-            identity = renew(identity)
+            identity = renew(identity, url=args.hub)
     _print_identity(identity, as_json=args.json)
     if args.token and not args.json:
         print("next: send what a pipeline finds to the hub with the sink `hub:`, then: skerry run", file=sys.stderr)

@@ -8,7 +8,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 from cryptography import x509
@@ -25,6 +24,7 @@ from skerry.trust.authority_folder import (
     begin_rotation,
     default_authority_folder,
     end_rotation,
+    host_of,
     hub_pair,
     read_material,
     write_settings,
@@ -34,6 +34,7 @@ from skerry.trust.certificate import (
     client_certificate,
     ends,
     fingerprint,
+    is_session,
     issued_by,
     read_certificate,
     serial_text,
@@ -121,7 +122,7 @@ class Authority:
             There is an authority already, the URL is none of ``https``, or the folder cannot be used.
         """
         home = default_authority_folder() if folder is None else folder
-        host = _host_of(hub)
+        host = host_of(hub)
         domain = checked_domain(trust_domain or host.lower().replace(":", "-"))
         make_private(home)
         with alone(home):
@@ -221,7 +222,9 @@ class Authority:
         """Return what a device must sign to renew; the authority need not remember it."""
         return new_nonce(self._material().settings.nonce_key, now)
 
-    def renew(self, certificate_pem: bytes, csr_pem: bytes, proof: bytes, nonce: str, now: float) -> bytes:
+    def renew(
+        self, certificate_pem: bytes, csr_pem: bytes, proof: bytes, nonce: str, now: float, *, session: bool = False
+    ) -> bytes:
         """Return a new certificate (PEM) for the holder of an old one, which may be over for months.
 
         Parameters
@@ -236,16 +239,21 @@ class Authority:
             From :meth:`nonce`.
         now:
             Seconds since 1970.
+        session:
+            Whether the new certificate must not renew itself, because the old key stays and is in a chip.
 
         Raises
         ------
         CertificateRefusedError
             The old certificate is forged or revoked.
         EnrolmentRefusedError
-            The nonce is too old, the proof is wrong, or the request claims to be somebody else.
+            The old certificate must not renew itself, the nonce is too old, the proof is wrong, or the request claims
+            to be somebody else.
         """
         certificate = self._read_once(to_der(read_certificate(certificate_pem)))
         who = self._holder(certificate)
+        if is_session(certificate):
+            raise EnrolmentRefusedError("this certificate cannot renew itself: the key in the device's chip renews it")
         if not is_fresh(self._material().settings.nonce_key, nonce, now, float(self.options.nonce_life)):
             raise EnrolmentRefusedError("the nonce is too old or not ours", hint="ask for another one and sign that")
         old = public_der(require_p256(certificate.public_key()))
@@ -254,7 +262,7 @@ class Authority:
         key, claimed = read_request(csr_pem)
         require_own(claimed, who)
         self._require_unowned(who, public_der(key))
-        return self._issue(who, key, now, renewed=serial_text(certificate))
+        return self._issue(who, key, now, renewed="" if session else serial_text(certificate), session=session)
 
     def _require_unowned(self, who: SpiffeId, der: bytes) -> None:
         """Raise ``EnrolmentRefusedError`` for a key that was certified for somebody else."""
@@ -262,12 +270,14 @@ class Authority:
         if owner is not None and owner != (who.role, who.name):
             raise EnrolmentRefusedError("this key is another's already", hint="delete the key and enrol again")
 
-    def _issue(self, who: SpiffeId, key: ec.EllipticCurvePublicKey, now: float, renewed: str = "") -> bytes:
+    def _issue(
+        self, who: SpiffeId, key: ec.EllipticCurvePublicKey, now: float, *, renewed: str = "", session: bool = False
+    ) -> bytes:
         pair = self._material().for_clients
         not_after = min(now + float(self.options.certificate_life), ends(pair.certificate))
         certificate = client_certificate(
             pair.certificate, pair.key, key, who,
-            not_before=now - float(self.options.backdate), not_after=not_after,
+            not_before=now - float(self.options.backdate), not_after=not_after, session=session,
         )  # fmt: skip
         der = public_der(key)
         entry = Entry(who, serial_text(certificate), key_id(der), der, pair.key_id, now, not_after)
@@ -429,18 +439,3 @@ class Authority:
             No rotation is under way.
         """
         end_rotation(self.folder)
-
-
-def _host_of(url: str) -> str:
-    """Return the host of a hub's URL; raises ``TrustError`` for what is none."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if parts.scheme == "https" and host and not parts.query and not parts.fragment:
-        return host
-    raise TrustError(
-        f"{url!r} is no address of a hub", expected="https://NAME:PORT, as devices reach it",
-        hint="for a hub on this machine only, nothing has to be made: loopback needs no keys",
-    )  # fmt: skip

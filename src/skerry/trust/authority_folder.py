@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 from cryptography import x509
@@ -187,3 +188,18 @@ def end_rotation(folder: Path) -> None:
         write_settings(folder, msgspec.structs.replace(settings, signing=settings.signing[-1:]))
         for old in settings.signing[:-1]:
             (folder / old).unlink(missing_ok=True)
+
+
+def host_of(url: str) -> str:
+    """Return the host of a hub's URL; raises ``TrustError`` for what is none."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if parts.scheme == "https" and host and not parts.query and not parts.fragment:
+        return host
+    raise TrustError(
+        f"{url!r} is no address of a hub", expected="https://NAME:PORT, as devices reach it",
+        hint="for a hub on this machine only, nothing has to be made: loopback needs no keys",
+    )  # fmt: skip

@@ -25,6 +25,8 @@ _USAGE = {
     "encipher_only": False, "decipher_only": False,
 }  # fmt: skip
 _LARGEST_PEM = 65536
+_SESSION = "session"
+"""The unit in the subject of a certificate that must not renew itself."""
 
 
 def moment(seconds: float) -> datetime.datetime:
@@ -101,12 +103,17 @@ def new_authority(
 
 def client_certificate(
     authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey, public_key: ec.EllipticCurvePublicKey,
-    who: SpiffeId, *, not_before: float, not_after: float,
+    who: SpiffeId, *, not_before: float, not_after: float, session: bool = False,
 ) -> x509.Certificate:  # fmt: skip
-    """Make the certificate of a device or an operator: it may prove who they are to a server, and nothing else."""
+    """Make the certificate of a device or an operator: it may prove who they are to a server, and nothing else.
+
+    With ``session`` it says that it must not renew itself.
+    """
     names = [x509.UniformResourceIdentifier(str(who))]
     usage = ExtendedKeyUsageOID.CLIENT_AUTH
-    return _leaf(authority, authority_key, public_key, who.name, names, usage, not_before, not_after)
+    unit = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, _SESSION)] if session else []
+    subject = x509.Name([*unit, x509.NameAttribute(NameOID.COMMON_NAME, who.name)])
+    return _leaf(authority, authority_key, public_key, subject, names, usage, not_before, not_after)
 
 
 def server_certificate(
@@ -115,7 +122,8 @@ def server_certificate(
 ) -> x509.Certificate:  # fmt: skip
     """Make the certificate of a hub for its host names and addresses; it may be no client."""
     usage = ExtendedKeyUsageOID.SERVER_AUTH
-    return _leaf(authority, authority_key, public_key, hosts[0][:64], host_names(hosts), usage, not_before, not_after)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
+    return _leaf(authority, authority_key, public_key, subject, host_names(hosts), usage, not_before, not_after)
 
 
 def host_names(hosts: Iterable[str]) -> list[x509.GeneralName]:
@@ -144,10 +152,9 @@ def _builder(
 
 def _leaf(
     authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey, public_key: ec.EllipticCurvePublicKey,
-    name: str, alternatives: Iterable[x509.GeneralName], usage: x509.ObjectIdentifier,
+    subject: x509.Name, alternatives: Iterable[x509.GeneralName], usage: x509.ObjectIdentifier,
     not_before: float, not_after: float,
 ) -> x509.Certificate:  # fmt: skip
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = _builder(subject, authority.subject, public_key, not_before, not_after)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(
@@ -194,6 +201,12 @@ def spiffe_of(certificate: x509.Certificate) -> SpiffeId:
     if constraints.ca or ExtendedKeyUsageOID.CLIENT_AUTH not in usage or len(uris) != 1:
         raise CertificateRefusedError("this is no certificate of a device: it was made for something else")
     return parse_spiffe(uris[0])
+
+
+def is_session(certificate: x509.Certificate) -> bool:
+    """Tell whether a certificate must not renew itself: the key in a chip renews it."""
+    units = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+    return any(unit.value == _SESSION for unit in units)
 
 
 def signing_request(signer_key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -4,8 +4,11 @@
 ``GET /v1/ca``                                                     ``{authority, hub, trust_domain}``
 ``GET /v1/nonce``                                                  ``{nonce}``
 ``POST /v1/enrol``     ``{token, csr}``                            ``{certificate, authority, hub}``
-``POST /v1/renew``     ``{certificate, csr, nonce, proof}``        ``{certificate, authority, hub}``
+``POST /v1/renew``     ``{certificate, csr, nonce, proof}`` [1]_  ``{certificate, authority, hub}``
 =====================  ==========================================  =======================================
+
+.. [1] and ``session: true`` for a certificate that can renew nothing itself: for the key on the disk of a device whose
+   own key is in a chip.
 
 Certificates and requests are PEM text, ``proof`` is base64 of 64 bytes. A refusal is 403, what cannot be read 400, and
 trouble of the authority itself 503, each with ``{error, kind, hint}``. No client certificate is asked for: a newcomer
@@ -73,7 +76,9 @@ def _decided(authority: Authority, path: str, body: bytes, now: float) -> Author
         certificate = authority.enrol(wanted.token, wanted.csr.encode(), now)
     elif path == "/v1/renew":
         again = msgspec.json.decode(body, type=RenewRequest)
-        certificate = authority.renew(again.certificate.encode(), again.csr.encode(), again.proof, again.nonce, now)
+        certificate = authority.renew(
+            again.certificate.encode(), again.csr.encode(), again.proof, again.nonce, now, session=again.session
+        )
     return AuthorityAnswer(
         certificate=certificate.decode("ascii"), authority=authority.certificates_pem().decode("ascii"),
         hub=authority.hub, trust_domain=authority.trust_domain,

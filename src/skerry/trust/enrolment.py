@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from skerry.spec.errors import CertificateRefusedError, IdentityMissingError, TrustError
 from skerry.trust.certificate import (
@@ -25,21 +27,22 @@ from skerry.trust.certificate import (
     starts,
     to_pem,
 )
+from skerry.trust.chip import ChipKey
 from skerry.trust.folder import alone, make_private, write_private
 from skerry.trust.identity import (
     AUTHORITY,
     CARD,
     CERTIFICATE,
     KEY,
+    LASTING,
     Card,
     Identity,
     default_folder,
     install,
     load_identity,
 )
-from skerry.trust.keys import new_key, private_pem, public_der, read_key, require_p256
+from skerry.trust.keys import KeySigner, new_key, private_pem, public_der, read_key, require_p256
 from skerry.trust.messages import AuthorityAnswer, EnrolRequest, NonceAnswer, RenewRequest
-from skerry.trust.names import SpiffeId
 from skerry.trust.nonce import renewal_message
 from skerry.trust.questions import Questions, ask_unverified
 from skerry.trust.tls import believing
@@ -60,7 +63,7 @@ def is_due(certificate: x509.Certificate, now: float) -> bool:
 
 def enrol(
     url: str, token: str, folder: Path | None = None, *, now: float | None = None, clock_synced: bool | None = None,
-    again: bool = False,
+    again: bool = False, chip: str = "",
 ) -> Identity:  # fmt: skip
     """Turn a token into an identity on disk.
 
@@ -80,6 +83,8 @@ def enrol(
         Whether the clock was synchronised; ``None`` for unknown.
     again:
         Whether an identity that is there may be replaced.
+    chip:
+        The PKCS #11 URI of a key in a chip, which is made there when it is missing: it then renews the certificate.
 
     Raises
     ------
@@ -97,23 +102,37 @@ def enrol(
     moment = time.time() if now is None else now
     with alone(home):
         _require_free(home, again=again)
-        pending = home / f"pending-{told.digest().hex()[:16]}.pem"
-        if not pending.exists():
-            write_private(pending, private_pem(new_key()))
-        key = read_key(pending)
+        key, pending = _first_key(home, told, chip)
         hub = url or told.hub
         pinned = _pinned_authority(hub, told)
-        context = believing(
-            to_pem(pinned).decode("ascii"), judges_time=clock_synced is not False and moment >= told.issued
-        )
-        with Questions(hub, context) as ask:
+        judges = clock_synced is not False and moment >= told.issued
+        with Questions(hub, believing(to_pem(pinned).decode("ascii"), judges_time=judges)) as ask:
             request = EnrolRequest(token, signing_request(key).decode("ascii"))
             answer = ask.post("/v1/enrol", request, AuthorityAnswer)
-        who = _require_ours(answer, public_der(key.public_key()), told.role, told.name)
-        _install(home, answer, who, private_pem(key), hub=url or answer.hub)
+            _require_ours(answer, key, told.role, told.name)
+            new = _Certified(answer, key) if pending else _session(ask, answer, ChipKey(chip), told.role, told.name)
+        _install(home, new, hub=url or answer.hub, chip=chip)
         for left in home.glob("pending-*.pem"):
             left.unlink(missing_ok=True)
     return load_identity(home)
+
+
+class _Certified(NamedTuple):
+    """What a hub answered, the key that it certified, and the lasting certificate of a key in a chip."""
+
+    answer: AuthorityAnswer
+    key: ec.EllipticCurvePrivateKey
+    lasting: str = ""
+
+
+def _first_key(home: Path, token: EnrolmentToken, chip: str) -> tuple[ec.EllipticCurvePrivateKey, bool]:
+    """Return the key to be certified, the same after a power cut, and whether it is on the disk."""
+    if chip:
+        return ChipKey(chip, make=True).for_requests, False
+    pending = home / f"pending-{token.digest().hex()[:16]}.pem"
+    if not pending.exists():
+        write_private(pending, private_pem(new_key()))
+    return read_key(pending), True
 
 
 def _require_free(home: Path, *, again: bool) -> None:
@@ -153,7 +172,7 @@ def renew_if_due(identity: Identity, now: float | None = None, *, clock_synced: 
     return renew(identity, moment, clock_synced=clock_synced)
 
 
-def renew(identity: Identity, now: float | None = None, *, clock_synced: bool | None = None) -> Identity:
+def renew(identity: Identity, now: float | None = None, *, clock_synced: bool | None = None, url: str = "") -> Identity:
     """Get a new certificate for a new key, by proof of the old one, however long the certificate has been over.
 
     Where another process has renewed meanwhile, its result is returned.
@@ -166,6 +185,8 @@ def renew(identity: Identity, now: float | None = None, *, clock_synced: bool | 
         Seconds since 1970, by default this clock's.
     clock_synced:
         Whether the clock was synchronised; ``None`` for unknown.
+    url:
+        Where the hub is from now on, when it has moved; else empty.
 
     Raises
     ------
@@ -181,37 +202,62 @@ def renew(identity: Identity, now: float | None = None, *, clock_synced: bool | 
     moment = time.time() if now is None else now
     with alone(identity.folder):
         current = load_identity(identity.folder)
-        if current.files != identity.files:
+        if current.files != identity.files and not url:
             return current
         old = current.certificate
         judges = clock_may_judge(old, moment, clock_synced)
         context = believing(current.authority_file.read_text(encoding="ascii"), judges_time=judges)
-        key = new_key()
-        with Questions(current.hub, context) as ask:
-            request = signing_request(key)
-            nonce = ask.get("/v1/nonce", NonceAnswer).nonce
-            proof = current.signer.sign(renewal_message(nonce, request))
-            wanted = RenewRequest(to_pem(old).decode("ascii"), request.decode("ascii"), nonce, proof)
-            answer = ask.post("/v1/renew", wanted, AuthorityAnswer)
-        who = _require_ours(answer, public_der(key.public_key()), current.role, current.device)
-        _install(current.folder, answer, who, private_pem(key), hub=current.hub)
+        with Questions(url or current.hub, context) as ask:
+            if current.key:
+                chip = ChipKey(current.key)
+                lasting = read_certificate((current.files / LASTING).read_bytes())
+                answer = _prove(ask, to_pem(lasting), chip, chip.for_requests)
+                _require_ours(answer, chip.for_requests, current.role, current.device)
+                new = _session(ask, answer, chip, current.role, current.device)
+            else:
+                key = new_key()
+                new = _Certified(_prove(ask, to_pem(old), current.signer, key), key)
+                _require_ours(new.answer, key, current.role, current.device)
+        _install(current.folder, new, hub=url or current.hub, chip=current.key)
     return load_identity(identity.folder)
 
 
-def _require_ours(answer: AuthorityAnswer, key: bytes, role: str, name: str) -> SpiffeId:
-    """Return who a new certificate is for, after it is found to be for our key and our name."""
+def _prove(
+    ask: Questions, certificate_pem: bytes, signer: KeySigner | ChipKey, key: ec.EllipticCurvePrivateKey,
+    *, session: bool = False,
+) -> AuthorityAnswer:  # fmt: skip
+    """Get a certificate for a key, by proof that we hold the key of an older certificate."""
+    request = signing_request(key)
+    nonce = ask.get("/v1/nonce", NonceAnswer).nonce
+    proof = signer.sign(renewal_message(nonce, request))
+    wanted = RenewRequest(certificate_pem.decode("ascii"), request.decode("ascii"), nonce, proof, session)
+    return ask.post("/v1/renew", wanted, AuthorityAnswer)
+
+
+def _session(ask: Questions, lasting: AuthorityAnswer, chip: ChipKey, role: str, name: str) -> _Certified:
+    """Get the certificate of a key for TLS, which a chip cannot serve, by the certificate of the key in the chip."""
+    key = new_key()
+    answer = _prove(ask, lasting.certificate.encode(), chip, key, session=True)
+    _require_ours(answer, key, role, name)
+    return _Certified(answer, key, lasting.certificate)
+
+
+def _require_ours(answer: AuthorityAnswer, key: ec.EllipticCurvePrivateKey, role: str, name: str) -> None:
+    """Raise ``CertificateRefusedError`` for a new certificate that is not for our key and our name."""
     certificate = read_certificate(answer.certificate.encode())
     who = spiffe_of(certificate)
     if issued_by(certificate, read_certificates(answer.authority.encode())) is None:
         raise CertificateRefusedError("the hub sent a certificate that its authority did not make")
-    if (who.role, who.name) != (role, name) or public_der(require_p256(certificate.public_key())) != key:
+    certified = public_der(require_p256(certificate.public_key()))
+    if (who.role, who.name) != (role, name) or certified != public_der(key.public_key()):
         raise CertificateRefusedError("the hub sent a certificate of somebody else, or for another key")
-    return who
 
 
-def _install(home: Path, answer: AuthorityAnswer, who: SpiffeId, key_pem: bytes, *, hub: str) -> None:
-    card = Card(device=who.name, trust_domain=who.trust_domain, role=who.role, hub=hub.rstrip("/"))
-    install(home, {
-        CARD: msgspec.json.encode(card), KEY: key_pem, CERTIFICATE: answer.certificate.encode(),
-        AUTHORITY: answer.authority.encode(),
-    })  # fmt: skip
+def _install(home: Path, new: _Certified, *, hub: str, chip: str) -> None:
+    who = spiffe_of(read_certificate(new.answer.certificate.encode()))
+    card = Card(device=who.name, trust_domain=who.trust_domain, role=who.role, hub=hub.rstrip("/"), key=chip)
+    files = {
+        CARD: msgspec.json.encode(card), KEY: private_pem(new.key), CERTIFICATE: new.answer.certificate.encode(),
+        AUTHORITY: new.answer.authority.encode(),
+    }  # fmt: skip
+    install(home, files | ({LASTING: new.lasting.encode()} if new.lasting else {}))

@@ -6,8 +6,9 @@ The folder holds generations, and ``current`` points to the one in use::
     ├── current          -> g-5f0c2a91
     ├── g-5f0c2a91/      what belongs together, written whole before anything points to it
     │   ├── identity.json    device id, trust domain, the hub's URL
-    │   ├── key.pem          0600; absent when the key lives in a chip
-    │   ├── certificate.pem  absent for a hub on loopback
+    │   ├── key.pem          0600
+    │   ├── certificate.pem  of that key; absent for a hub on loopback
+    │   ├── lasting.pem      the certificate of the key in the chip, where there is one
     │   └── authority.pem    whom the device believes
     └── g-0b7de144/      the one before, for a process that still has its paths
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from skerry.trust.keys import KeySigner
 
 CARD, KEY, CERTIFICATE, AUTHORITY = "identity.json", "key.pem", "certificate.pem", "authority.pem"
+LASTING = "lasting.pem"
 LOOPBACK_DOMAIN = "loopback"
 """The trust domain of an identity that only a hub on the same machine believes."""
 _CURRENT = "current"
@@ -47,7 +49,8 @@ _TO_ENROL = "ask whoever runs the hub for a token (`skerry keys token NAME`), th
 class Card(msgspec.Struct, frozen=True, kw_only=True):
     """What ``identity.json`` says.
 
-    ``key`` is empty for a key in the file beside it, else the PKCS #11 URI (RFC 7512) of a key in a chip.
+    ``key`` is empty, or the PKCS #11 URI (RFC 7512) of a key in a chip: that one then renews the certificate, and the
+    key in the file beside, which is made anew each time, is of no use when its certificate is over.
     """
 
     device: str
@@ -76,7 +79,7 @@ class Identity:
     hub:
         The URL of the hub; empty on loopback.
     key:
-        Empty, or the PKCS #11 URI of the key.
+        Empty, or the PKCS #11 URI of the key in a chip that renews the certificate.
     """
 
     device: str
@@ -94,7 +97,7 @@ class Identity:
 
     @property
     def key_file(self) -> Path:
-        """The private key in PEM, readable by its owner only; there is none where the key lives in a chip."""
+        """The private key in PEM, readable by its owner only."""
         return self.files / KEY
 
     @property
@@ -191,8 +194,7 @@ def load_identity(folder: Path | None = None) -> Identity:
         card = msgspec.json.decode(read_private(files / CARD), type=Card)
     except msgspec.MsgspecError as error:
         raise TrustError(f"the identity is damaged: {error}", where=str(files / CARD), hint=_TO_ENROL) from error
-    if not card.key:
-        read_private(files / KEY)  # a key that others may read is refused before it is used
+    read_private(files / KEY)  # a key that others may read is refused before it is used
     return Identity(card.device, card.trust_domain, home, files, card.role, card.hub, card.key)
 
 

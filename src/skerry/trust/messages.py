@@ -13,12 +13,13 @@ class EnrolRequest(msgspec.Struct, frozen=True):
 
 
 class RenewRequest(msgspec.Struct, frozen=True):
-    """What ``POST /v1/renew`` takes."""
+    """What ``POST /v1/renew`` takes; with ``session`` the new certificate can renew nothing itself."""
 
     certificate: str
     csr: str
     nonce: str
     proof: bytes
+    session: bool = False
 
 
 class AuthorityAnswer(msgspec.Struct, frozen=True, kw_only=True):
