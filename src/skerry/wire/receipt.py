@@ -79,9 +79,11 @@ def encode_receipt(receipt: Receipt) -> bytes:
             receipt.hub_ms,
             receipt.desired,
         )
-        return _encoder.encode(form)
+        data = _encoder.encode(form)
     except (ValueError, TypeError, OverflowError) as error:
         raise WireError(f"this is no receipt: {error}") from error
+    _check(form)
+    return data
 
 
 def decode_receipt(data: bytes) -> Receipt:
@@ -101,8 +103,7 @@ def decode_receipt(data: bytes) -> Receipt:
         form = _decoder.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise WireError(f"this is no receipt: {error}") from error
-    if len(form.epoch) != 8 or not 0 <= form.checksum < 2**64 or form.count < 0:
-        raise WireError("this is no receipt: a number in it is out of its range")
+    _check(form)
     return Receipt(
         epoch=form.epoch.hex(),
         committed=_ranges(form.committed),
@@ -125,6 +126,15 @@ def _check_version(data: bytes) -> None:
         )
 
 
+def _check(form: _Form) -> None:
+    """Refuse what no hub can mean, on both sides."""
+    if len(form.epoch) != 8 or not 0 <= form.checksum < 2**64 or form.count < 0:
+        raise WireError("this is no receipt: a number in it is out of its range")
+    for distances in (form.committed, form.forked):
+        if len(distances) % 2 or any(distance < 0 for distance in distances):
+            raise WireError("this is no receipt: its ranges are not in order")
+
+
 def _distances(ranges: list[Range]) -> list[int]:
     """Return, for each range, the distance to its first number from the last one before it, and its length less 1."""
     found: list[int] = []
@@ -136,8 +146,6 @@ def _distances(ranges: list[Range]) -> list[int]:
 
 
 def _ranges(distances: list[int]) -> list[Range]:
-    if len(distances) % 2 or any(distance < 0 for distance in distances):
-        raise WireError("this is no receipt: its ranges are not in order")
     ranges: list[Range] = []
     end = 0
     for place in range(0, len(distances), 2):
