@@ -1,7 +1,7 @@
 """A shaped link: a TCP proxy on loopback that is as slow, as far away and as unreliable as it is told to be.
 
-Each direction has one rate for all connections together, as a radio has, and half the round trip as its delay. Bytes are
-counted as they are handed on. The link can be cut (connections end), reset, refused, or go silent: connections stay
+Each direction has one rate for all connections together, as a radio has, and half the round trip as its delay. Bytes
+are counted as they are handed on. The link can be cut (connections end), reset, refused, or go silent: they stay
 open and nothing comes through, as when a mast is gone.
 """
 

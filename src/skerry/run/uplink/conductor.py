@@ -53,7 +53,7 @@ class Conductor:
     device:
         The device's name.
     signer:
-        Who vouches for the batches; ``None`` for nobody.
+        Returns who vouches for the batches now; ``None`` for nobody.
     clock, now, draw, minute:
         The device's clocks, seconds of a monotonic clock, random numbers of [0, 1), and the local minute of the day.
     overhead, opening:
@@ -68,7 +68,7 @@ class Conductor:
         options: UplinkOptions,
         *,
         device: str,
-        signer: Signer | None,
+        signer: Callable[[], Signer] | None,
         clock: Clock,
         now: Callable[[], float] = time.monotonic,
         draw: Draw = random.random,
@@ -177,7 +177,7 @@ class Conductor:
         while chosen:
             try:
                 header = self._header(shelf.store)
-                batch = encode(header, chosen, self._signer)
+                batch = encode(header, chosen, self._signer() if self._signer else None)
             except WireError as error:  # too large, or not what JSON can say: one of them has to go
                 self._bury_if_alone(shelf, [record.seq for record in chosen], error.message)
                 chosen = chosen[: len(chosen) // 2]

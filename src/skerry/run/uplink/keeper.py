@@ -7,9 +7,10 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from skerry.run.uplink.conductor import Conductor
-from skerry.run.uplink.job import Clock
+from skerry.run.uplink.job import Clock, Store
 from skerry.run.uplink.link import LinkState, find_link, source_address
 from skerry.run.uplink.options import UplinkOptions
 from skerry.run.uplink.transport import Transport
@@ -18,7 +19,14 @@ from skerry.spec.errors import SkerryError
 _LOOK_S = 5.0  # how often the way to the hub is asked for: one system call
 _LOOK_CLOSELY_S = 300.0  # how often an interface is looked at as a whole: NetworkManager is a process
 _RENEW_S = 60.0  # how often it is asked whether a new certificate is due
-_RENEW_AFTER_FAULT_S = 10.0
+_FORCE_S = 30.0  # how often a certificate is renewed because the hub says that it has expired
+
+
+class Renew(Protocol):
+    """Gets a new certificate when that is due, or ``by_force``, and tells whether there is one."""
+
+    def __call__(self, *, by_force: bool = False) -> bool:
+        """Raise ``SkerryError`` or ``OSError`` when it is due and cannot be had."""
 
 
 class Keeper:
@@ -40,6 +48,8 @@ class Keeper:
         Renews the certificate if that is due, and tells whether it did.
     ring:
         Wakes the lanes.
+    retire:
+        Takes back stores of others that have nothing left to send.
     """
 
     def __init__(
@@ -50,24 +60,27 @@ class Keeper:
         *,
         clock: Clock,
         host: str,
-        renew: Callable[[], bool] | None,
+        renew: Renew | None,
         ring: Callable[[], None],
+        retire: Callable[[Store], None] | None,
         log: logging.Logger,
     ) -> None:
         self._conductor, self._transport, self._options = conductor, transport, options
         self._clock, self._host, self._renew, self._ring, self._log = clock, host, renew, ring, log
+        self._retire = retire
         self._bell = threading.Event()
         self._address: str | None = ""
         self._looked_at = float("-inf")
         self._renew_at = float("-inf")
         self._synced: bool | None = None
+        self._by_force, self._force_at = False, float("-inf")
         self._told = ""
 
     def run(self, stop: threading.Event) -> None:
         """Look after everything until ``stop`` is set."""
         while not stop.is_set():
             self._bell.clear()
-            for task in (self._look_at_link, self._look_at_clock, self._look_at_certificate):
+            for task in (self._look_at_link, self._look_at_clock, self._look_at_certificate, self._look_at_stores):
                 try:
                     task()
                 except Exception:  # noqa: BLE001 -- whatever a system's files hold: the records go on
@@ -80,11 +93,12 @@ class Keeper:
 
     def broke(self, error: BaseException) -> None:
         """Take note of a failed exchange: one of TLS may want a new certificate."""
-        if isinstance(error, ssl.SSLError) and self._renew is not None:
-            self._renew_at = min(self._renew_at, time.monotonic() + _RENEW_AFTER_FAULT_S)
-            if "EXPIRED" in (error.reason or "").upper():
-                self._renew_at = float("-inf")
-                self.wake()
+        expired = isinstance(error, ssl.SSLError) and "EXPIRED" in (error.reason or "").upper()
+        if expired and self._renew is not None and time.monotonic() >= self._force_at:
+            # A clock that is behind does not know that the certificate is over: the hub does.
+            self._force_at = time.monotonic() + _FORCE_S
+            self._by_force, self._renew_at = True, float("-inf")
+            self.wake()
 
     def _look_at_link(self) -> None:
         if not self._host:
@@ -111,8 +125,9 @@ class Keeper:
         if self._renew is None or time.monotonic() < self._renew_at:
             return
         self._renew_at = time.monotonic() + _RENEW_S
+        by_force, self._by_force = self._by_force, False
         try:
-            renewed = self._renew()
+            renewed = self._renew(by_force=by_force)
         except (SkerryError, OSError) as error:
             if self._told != str(error):
                 self._told = str(error)
@@ -123,3 +138,8 @@ class Keeper:
             self._conductor.note(renewals=1)
             self._transport.renewed()
             self._ring()
+
+    def _look_at_stores(self) -> None:
+        for store in self._conductor.emptied():
+            if self._retire is not None:
+                self._retire(store)

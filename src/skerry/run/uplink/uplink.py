@@ -15,7 +15,7 @@ from skerry.run.uplink.decision import Wait
 from skerry.run.uplink.faults import told_plainly
 from skerry.run.uplink.http import HttpTransport
 from skerry.run.uplink.job import Clock, Job, Store
-from skerry.run.uplink.keeper import Keeper
+from skerry.run.uplink.keeper import Keeper, Renew
 from skerry.run.uplink.options import UplinkOptions, check_options
 from skerry.run.uplink.purse import BookOnDisk
 from skerry.run.uplink.status import UplinkStatus
@@ -40,7 +40,7 @@ class Uplink:
     options:
         What is allowed.
     device, signer:
-        Whose records they are, and who vouches for them.
+        Whose records they are, and what returns who vouches for them now.
     state:
         A folder for what must survive a restart: today's budget, and the blobs that wait.
     clock:
@@ -49,6 +49,8 @@ class Uplink:
         The hub's host, by which the link in use is found; empty where that makes no sense.
     renew:
         Renews the certificate when that is due and tells whether it did; ``None`` where there is none.
+    retire:
+        Takes back stores of :meth:`add` once they have nothing left to send.
     """
 
     def __init__(
@@ -60,9 +62,10 @@ class Uplink:
         device: str,
         state: Path,
         clock: Clock,
-        signer: Signer | None = None,
+        signer: Callable[[], Signer] | None = None,
         host: str = "",
-        renew: Callable[[], bool] | None = None,
+        renew: Renew | None = None,
+        retire: Callable[[Store], None] | None = None,
         log: logging.Logger | None = None,
     ) -> None:
         self._options = options or UplinkOptions()
@@ -94,6 +97,7 @@ class Uplink:
             host=host,
             renew=renew,
             ring=self.wake,
+            retire=retire,
             log=self._log,
         )
         self._blobs = BlobQueue(state / "blobs")
@@ -130,13 +134,24 @@ class Uplink:
         """Return what it did so far and what it waits for."""
         return self._conductor.status()
 
-    def wait_until_sent(self, timeout_s: float) -> bool:
-        """Wait until nothing is pending; tell whether that came about in time."""
+    def add(self, store: Store) -> None:
+        """Send another store too: one that a process left behind."""
+        self._conductor.add(store)
+        self.wake()
+
+    def wait_until_sent(self, timeout_s: float, *, while_healthy: bool = False) -> bool:
+        """Wait until nothing is pending; tell whether that came about in time.
+
+        With ``while_healthy`` the wait ends as soon as something goes wrong: nobody waits for a link that is down.
+        """
         limit = time.monotonic() + timeout_s
-        while self._store.pending(1, 1) or self._conductor.status().in_flight:
-            if time.monotonic() >= limit or self._stop.wait(0.01):
+        while True:
+            status = self._conductor.status()
+            if not status.in_flight and not self._store.pending(1, 1):
+                return True
+            healthy = status.state in {"idle", "sending"}
+            if (while_healthy and not healthy) or time.monotonic() >= limit or self._stop.wait(0.01):
                 return False
-        return True
 
     def send_blob(self, path: Path, *, kind: str = "application/octet-stream", name: str = "") -> str:
         """Queue a file to be sent, and return its digest (``sha256:…``). It has to stay there until it is sent.

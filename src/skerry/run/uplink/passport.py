@@ -1,0 +1,55 @@
+"""The passport: the device's identity as it is now, renewed while the uplink runs."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+
+from skerry.run.uplink.job import Clock
+from skerry.spec.ports import Signer
+from skerry.trust.identity import Identity
+
+
+class Passport:
+    """Holds an identity whose key and certificate are replaced before they expire; safe for threads.
+
+    Parameters
+    ----------
+    identity:
+        As it was loaded.
+    clock:
+        Whether the wall clock is synchronised decides whose dates can be believed.
+    """
+
+    def __init__(self, identity: Identity, clock: Clock) -> None:
+        self._identity, self._clock = identity, clock
+        self._lock = threading.Lock()
+
+    @property
+    def device(self) -> str:
+        """The device's name."""
+        return self._identity.device
+
+    def signer(self) -> Signer:
+        """Return what signs batches now."""
+        return self._identity.signer
+
+    def context(self) -> ssl.SSLContext:
+        """Return what TLS is done with now; raises ``TrustError`` when the files are gone or damaged."""
+        return self._identity.client_context(clock_synced=self._clock.synced())
+
+    def renew(self, *, by_force: bool = False) -> bool:
+        """Get a new certificate when that is due, or in any case, and tell whether there is one.
+
+        Raises as :func:`skerry.trust.enrolment.renew` does.
+        """
+        from skerry.trust.enrolment import renew, renew_if_due
+
+        with self._lock:
+            now, synced = time.time(), self._clock.synced()
+            take = renew if by_force else renew_if_due
+            fresh = take(self._identity, now, clock_synced=synced)
+            is_new = fresh.files != self._identity.files
+            self._identity = fresh
+            return is_new
