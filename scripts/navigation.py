@@ -20,6 +20,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "running.md",
         "models.md",
         "toolchains.md",
+        "identity.md",
         "cli.md",
         "exit-codes.md",
         "errors.md",

@@ -84,8 +84,9 @@ class Ledger:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # sqlite3 itself would make it readable by others
             self._database = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
+            # No write-ahead log: below SQLite 3.51.3 two processes that reset it can damage it (decision 15).
+            self._database.execute("PRAGMA journal_mode=DELETE")
+            self._database.execute("PRAGMA synchronous=EXTRA")
             self._database.executescript(_SCHEMA)
         except (sqlite3.Error, OSError) as error:
             raise TrustError(f"the authority's ledger cannot be opened: {error}", where=str(path)) from error
