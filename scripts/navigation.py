@@ -18,6 +18,8 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "planning.md",
         "importing.md",
         "running.md",
+        "hybrid.md",
+        "serve.md",
         "models.md",
         "toolchains.md",
         "identity.md",

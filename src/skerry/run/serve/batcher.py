@@ -119,12 +119,12 @@ class Batcher:
         if queued and queued + rows > self._limit:
             wait_s = max(1, math.ceil(queued * self._row_s))
             raise Refusal(429, f"{queued} rows wait for {self.servable.name} already", retry_after_s=wait_s)
+        job.group = self.servable.group(job.inputs)
         if job.deadline:
             if job.deadline <= time.monotonic():
                 self.tally.expired += 1
                 raise Refusal(504, "the deadline had passed before the request was queued")
             job.timer = self._loop.call_at(job.deadline, self._expire, job)
-        job.group = self.servable.group(job.inputs)
         job.owner = self
         self._submitted_rows += rows
         self._jobs.add(job)
