@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skerry.run.outbox.room import make_room
@@ -83,6 +83,7 @@ def test_a_class_has_a_cap_of_its_own(tmp_path: Path) -> None:
         assert outbox.losses() == {"evicted.low.caps": 10 - len(low)}
 
 
+@settings(max_examples=40)
 @given(
     steps=st.lists(
         st.one_of(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 _TIMES_FREE = 3  # so much more than the ballast must be free before it is taken again, or it would come and go
 
+_LEAST_BYTES = 300_000  # below a megabyte free, a disk counts as full even where there is no ballast
+
 
 class Ballast:
     """A file of ``size`` bytes beside a store; 0 for none."""
@@ -28,12 +30,24 @@ class Ballast:
         """Make the file where there is room for it; tell whether it is there. A full disk is no error."""
         if self._size <= 0 or self.held_bytes >= self._size:
             return self._size > 0
+        if not self.room_to_spare():
+            return False
         with contextlib.suppress(OSError):
-            space = os.statvfs(self.path.parent)
-            if space.f_bavail * space.f_frsize >= self._size * _TIMES_FREE:
-                self._write()
-                return True
+            self._write()
+            return True
         return False
+
+    def free_bytes(self) -> int:
+        """Return what is free on the disk."""
+        try:
+            space = os.statvfs(self.path.parent)
+        except OSError:
+            return 0
+        return space.f_bavail * space.f_frsize
+
+    def room_to_spare(self) -> bool:
+        """Tell whether so much is free that nothing has to be given up."""
+        return self.free_bytes() >= max(self._size, _LEAST_BYTES) * _TIMES_FREE
 
     def give_up(self) -> bool:
         """Remove the file; tell whether that made room."""

@@ -18,6 +18,7 @@ APPLICATION_ID = 0x534B5259
 """``SKRY``: tells our file from any other database."""
 SCHEMA_VERSION = 1
 _BUSY_MS = 5000  # another process only ever reads, or leaves a request: a wait that long means that it hangs
+_LONGEST_LOG = 8_000_000  # bytes: a log that one large commit made longer gives the rest back
 _CLASS_TABLE = """
 CREATE TABLE {name} (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -112,6 +113,7 @@ def _configure(connection: apsw.Connection, sqlite: Any, synchronous: str) -> No
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()  # the outbox chooses the moment
+    connection.execute(f"PRAGMA journal_size_limit = {_LONGEST_LOG}").fetchall()
     connection.execute("PRAGMA cell_size_check = ON")  # a damaged page is found when it is read, not when it crashes
 
 

@@ -55,6 +55,11 @@ class OutboxOptions(Options, frozen=True, kw_only=True):
                 f"`max_record` is {self.max_record} and `max_size` {self.max_size}",
                 expected="a record that fits into the outbox",
             )
+        if 0 < self.ballast < self.reserve:
+            raise SpecError(
+                f"`ballast` is {self.ballast} and `reserve` {self.reserve}",
+                expected="a ballast that makes room for the write-ahead log, or none",
+            )
         for name, size in self.class_sizes.items():
             if size < self.max_record:
                 raise SpecError(

@@ -199,7 +199,8 @@ class Outbox:
         elif store.unwritten:
             store.write_down()
         requests.serve(store)
-        store.ballast.take()
+        if store.ballast.take() or store.ballast.room_to_spare():
+            store.relax()
 
     # -- sending -----------------------------------------------------------------------------------------------------
 

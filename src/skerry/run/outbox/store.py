@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from skerry.run.outbox import tables
 from skerry.run.outbox.ballast import Ballast
 from skerry.run.outbox.clock import Clock
-from skerry.run.outbox.database import DiskFullError, load_apsw, open_database, translated
+from skerry.run.outbox.database import DamagedError, DiskFullError, load_apsw, open_database, translated
 from skerry.run.outbox.item import Packed
 from skerry.run.outbox.life import Life
 from skerry.run.outbox.options import PRIORITIES, OutboxOptions
@@ -21,7 +21,13 @@ from skerry.spec.errors import OutboxError, OutboxFullError
 from skerry.wire.ranges import Range
 
 Answer = TypeVar("Answer")
-_LOG_PAGES = 1000  # pages of the write-ahead log after which it is written back: SQLite's own default
+_FILL = "CREATE TABLE IF NOT EXISTS filler (content); INSERT INTO filler VALUES (zeroblob(?))"
+_EMPTY = "DROP TABLE IF EXISTS filler"
+_UNLIMITED = 2**32 - 2  # pages: the most that SQLite takes
+_LOG_PAGES = 1000  # pages of the write-ahead log after which it is brought in, without a reserve: SQLite's own default
+_PAGE_BYTES = 4096
+_FRAME_BYTES = _PAGE_BYTES + 24  # of a page in the log
+_LOG_SHARE = 0.9  # of the reserve, so that a commit of some pages does not make the log grow
 _CRITICAL = len(PRIORITIES) - 1
 _CHECKED_BYTES = 32_000_000  # a store up to this size is looked through when it is opened: a second on a slow card
 _SLACK_SHARE = 64  # of the cap, which is freed in one go, so that a full outbox does not delete for every record
@@ -49,6 +55,10 @@ class Store:
         self._slack = min(self._cap // _SLACK_SHARE, _MOST_SLACK)
         self._error = load_apsw().Error
         self.ballast = Ballast(path, int(options.ballast))
+        reserved = int(options.reserve * _LOG_SHARE / _FRAME_BYTES)
+        self._log_limit = max(reserved, 50) if options.reserve else _LOG_PAGES
+        self.squeezed = False
+        """Whether the disk is full, so that the database must get by with the pages that it has."""
         self.connection = open_database(path, synchronous=synchronous, vfs=vfs)
         self.log_pages = 0
         self.connection.set_wal_hook(self._note_log)
@@ -64,17 +74,22 @@ class Store:
         except self._error as error:
             self.connection.close(True)
             raise translated(error, self.path) from error
+        except (LookupError, TypeError, ValueError) as error:  # values that were never written like that
+            self.connection.close(True)
+            raise DamagedError(f"the store is damaged: {error!r}", where=str(self.path)) from error
         except BaseException:
             self.connection.close(True)
             raise
 
     def _read(self, device: str, clock: Clock) -> None:
+        self.connection.execute(_EMPTY)
         values = tables.read_values(self.connection)
         self.life = Life(clock, tables.read_mark(values), tables.newest_birth(self.connection))
         if "epoch" not in values:
             self._reserve()
             values = {"device": device, "epoch": fresh_epoch(), "settled": 0, "checksum": 0, "forks": 0}
             self._within(lambda: tables.write_values(self.connection, values))
+            self.checkpoint()  # or the file itself would not yet tell what it is
         self.device, self.epoch = str(values["device"]), str(values["epoch"])
         self.settled, self.checksum = int(values["settled"]), int(values["checksum"]) % 2**64
         self.forks = int(values["forks"])
@@ -89,15 +104,11 @@ class Store:
 
     def _reserve(self) -> None:
         """Write the log, and through it the database, out to their size."""
-        if self._options.reserve > 0:
-            with contextlib.suppress(self._error):  # a disk that is full already has nothing to reserve
-                size = int(self._options.reserve)
-                self.connection.execute(
-                    f"BEGIN; CREATE TABLE filler (content); INSERT INTO filler VALUES (zeroblob({size})); "
-                    "DROP TABLE filler; COMMIT"
-                )
-            self._roll_back()
-            self.checkpoint()
+        size = int(self._options.reserve)
+        if size:
+            with contextlib.suppress(DiskFullError):  # a disk that is full already has nothing to reserve
+                self._within(lambda: self.connection.execute(_FILL, (size,)))
+                self._within(lambda: self.connection.execute(_EMPTY))
 
     def _note_log(self, connection: Any, name: str, pages: int) -> int:
         self.log_pages = pages
@@ -106,7 +117,7 @@ class Store:
     @property
     def log_is_long(self) -> bool:
         """Whether the write-ahead log should be brought into the database."""
-        return self.log_pages >= _LOG_PAGES
+        return self.log_pages >= self._log_limit
 
     def close(self) -> None:
         """Write down how long the store has lived, bring the log into the database, and close it."""
@@ -184,8 +195,45 @@ class Store:
         return bool(pages == done)
 
     def _find_space(self) -> None:
-        """Make room on a full disk: give up the ballast, and use the log from its begin again."""
+        """Make room on a full disk, or notice that there is some again.
+
+        A database that grows finds out only when the log is brought in that there is no space, and then neither the
+        log nor the database can go on: not even for deleting. So the ballast is given up for the log to be brought
+        in, what is left of its space becomes free pages of the database before others take it, and from then on the
+        database may not grow (``max_page_count``): a record that does not fit fails at once, and can take the place
+        of others.
+        """
+        if self.ballast.room_to_spare():
+            self.relax()
+            return
         self.ballast.give_up()
+        if self.checkpoint() and not self.squeezed:
+            self._claim()
+            self._limit_pages(self.path.stat().st_size // _PAGE_BYTES)
+            self.squeezed = True
+
+    def relax(self) -> None:
+        """Let the database grow again."""
+        if self.squeezed:
+            self._limit_pages(_UNLIMITED)
+            self.squeezed = False
+
+    def _limit_pages(self, pages: int) -> None:
+        with contextlib.suppress(self._error):
+            self.connection.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+
+    def _claim(self) -> None:
+        """Turn what is free on the disk, up to the size of the ballast, into free pages of the database."""
+        step = self._log_limit * _PAGE_BYTES // 2
+        left = int(self._options.ballast)
+        with contextlib.suppress(DiskFullError):
+            while left >= step and self.ballast.free_bytes() >= 2 * step:
+                self._within(lambda: self.connection.execute(_FILL, (step,)))
+                left -= step
+                if not self.checkpoint():
+                    break
+        with contextlib.suppress(DiskFullError):
+            self._within(lambda: self.connection.execute(_EMPTY))
         self.checkpoint()
 
     # -- records -----------------------------------------------------------------------------------------------------
@@ -201,9 +249,11 @@ class Store:
         try:
             return self._add(records, self._needed(records))
         except DiskFullError:
+            squeezed = self.squeezed
             self._find_space()
-        with contextlib.suppress(DiskFullError):
-            return self._add(records, self._needed(records))
+        if not (squeezed and self.squeezed):
+            with contextlib.suppress(DiskFullError):
+                return self._add(records, self._needed(records))
         return self._add_on_full_disk(records)
 
     def _needed(self, records: Sequence[Packed]) -> tuple[list[int], list[int], str]:
@@ -286,9 +336,10 @@ class Store:
         """Put new records in the place of old ones that matter less, then only what matters most."""
         for least in (0, _CRITICAL):
             chosen = [record for record in records if record.priority >= least]
-            need = 2 * sum(record.size for record in chosen) + 16 * 4096
+            need = 2 * sum(record.size for record in chosen) + 16 * _PAGE_BYTES
             evicting = make_room(self.sizes, [], [2**62] * len(PRIORITIES), max(sum(self.sizes) - need, 0)).evict
-            highest = max((record.priority for record in chosen), default=0)
+            # A critical record is never given up for room on the disk: whoever brings the next one is told instead.
+            highest = min(max((record.priority for record in chosen), default=0), _CRITICAL - 1)
             evicting = [size if priority <= highest else 0 for priority, size in enumerate(evicting)]
             if not chosen:
                 break
