@@ -11,12 +11,13 @@ import pytest
 
 from skerry.cli.typeschema import plain_value
 from skerry.spec.budget import Budget, Quality
+from skerry.spec.cloud import Breaker, Cloud, Cost
 from skerry.spec.pipeline import Common, Data, Duty, Endpoint, Ladder, Model, Pipeline, Queue
 
 PAGE = Path(__file__).parents[2] / "docs" / "pipeline.md"
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "The file": Pipeline, "Models": Model, "Data": Data, "Budget": Budget, "Quality": Quality, "Stages": Common,
-    "Queue": Queue, "Sources and sinks": Endpoint, "Ladder": Ladder, "Duty": Duty,
+    "Cloud": Cloud, "Cost": Cost, "Breaker": Breaker, "Queue": Queue, "Sources and sinks": Endpoint, "Ladder": Ladder, "Duty": Duty,
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from skerry.spec.errors import LabelsError, ModelError, SkerryError
+from skerry.spec.errors import CalibrationError, LabelsError, ModelError, SkerryError
 
 if TYPE_CHECKING:
     from skerry.run.plan import Plan
@@ -104,7 +104,7 @@ def check_project(project: Project) -> Checked:
         stages=[entry.id for entry in project.stages],
         sinks=[entry.id for entry in project.sinks],
         threads=_threads(plan_of(project), project),
-        warnings=[*_model_warnings(project), *_path_warnings(project)],
+        warnings=[*_model_warnings(project), *_path_warnings(project), *_route_warnings(project)],
     )
 
 
@@ -179,6 +179,19 @@ def _path_warnings(project: Project) -> Iterator[Warned]:
                 where=project.document.place(keys),
                 hint="" if Path(paths[0]).is_absolute() else f"looked for in {project.home}",
             )
+
+
+def _route_warnings(project: Project) -> Iterator[Warned]:
+    """Yield a warning for each stage with a cloud that was not calibrated yet."""
+    from skerry.run.route.evidence import read_evidence
+
+    for stage in project.stages:
+        if stage.common.cloud is not None:
+            try:
+                read_evidence(project.release_folder, stage.id)
+            except CalibrationError as error:
+                where = project.document.place_of_key((*stage.path, "cloud"))
+                yield Warned(message=error.message, where=where, hint=error.hint)
 
 
 def _exists(path: Path) -> bool:

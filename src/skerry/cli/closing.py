@@ -48,7 +48,10 @@ def _plain(value: object) -> Any:
 
 def closing_lines(summary: RunSummary, project: Project) -> list[str]:
     """Return the lines that end a run for people: counts, stages, losses by reason, and where the results are."""
-    return [*_headline(summary), "", *_stage_table(summary.stages), *_loss_lines(summary.stages), *_results(project)]
+    return [
+        *_headline(summary), "", *_stage_table(summary.stages), *_loss_lines(summary.stages),
+        *_route_lines(summary.stages), *_results(project),
+    ]  # fmt: skip
 
 
 def _headline(summary: RunSummary) -> Iterator[str]:
@@ -108,6 +111,36 @@ def _loss_lines(stages: Iterable[StageSummary]) -> list[str]:
         if number
     ]
     return ["", "lost, and why", *lines] if lines else []
+
+
+def _route_lines(stages: Iterable[StageSummary]) -> list[str]:
+    """Return who answered at each stage that may ask a cloud, and what that cost."""
+    lines: list[str] = []
+    for stage in stages:
+        route = stage.route
+        if route is None or not route.items:
+            continue
+        offloaded = route.answered + route.cached
+        share = offloaded / route.items
+        lines.append(f"  {stage.id}: {offloaded:,} of {route.items:,} answers by the cloud ({share:.0%})")
+        if route.cached:
+            lines[-1] += f", {route.cached:,} of them remembered"
+        if offloaded:
+            lines.append(f"    agreed    {route.agreed / offloaded:.0%} of those were the local answer too")
+        cost = f", {route.money:.4g} in money" if route.money else ""
+        lines.append(f"    sent      {figures.size(route.bytes)} both ways in {route.requests:,} requests{cost}")
+        lines.append(f"    local     {_counted(route.local)} (sure from {route.threshold:.3g})")
+        if route.faults:
+            lines.append(f"    faults    {_counted(route.faults)}")
+        if route.waiting or route.revised:
+            lines.append(f"    later     {route.revised:,} revised, {route.waiting:,} wait for a better answer")
+        if route.alarmed:
+            lines.append("    drift     suspected: no local answer counts as sure")
+    return ["", "asked elsewhere", *lines] if lines else []
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {reason}" for reason, number in reasons.items()) or "none"
 
 
 def _results(project: Project) -> list[str]:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "techniques": "list what `build` can do to a model",
     "build": "make a model fit the device, by measurement",
     "toolchain": "install, list or remove the converters' environments",
+    "calibrate": "measure when a stage may answer without its cloud",
     "run": "run a pipeline",
     "outbox": "tell what waits to be sent, and handle dead letters",
     "serve": "answer requests for models over HTTP and gRPC",

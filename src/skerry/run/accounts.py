@@ -145,6 +145,7 @@ def _summary(wiring: Wiring, name: str, counts: NodeCounts) -> StageSummary:
         latency_ms=percentiles(merged(counts.bins)),
         queue=channel.state() if channel is not None else None,
         restarts=counts.restarts,
+        route=node.route.state() if isinstance(node, StageNode) and node.route is not None else None,
         state=_state(wiring, name),
     )
 

@@ -154,6 +154,11 @@ def _stage(entry: StageEntry, project: Project) -> StageNode:
         plugin = load_plugin("skerry.stages", entry.kind, where=where)
         options = _options(plugin.Options, entry.options, project, entry.path, strict=True)
     make: Callable[[], Any] = partial(plugin, options)
+    route = None
+    if entry.common.cloud is not None:
+        from skerry.run.route.building import routed
+
+        make, route = routed(entry, plugin, options, entry.common.cloud, project)
     probe = _made(make, where)
     workers = entry.common.workers
     if workers < 1:
@@ -183,6 +188,7 @@ def _stage(entry: StageEntry, project: Project) -> StageNode:
         settings=entry.common,
         when=None if when is None else Expression(when, project.document.place((*entry.path, "when"))),
         probe=probe,
+        route=route,
     )
 
 

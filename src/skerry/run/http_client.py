@@ -83,25 +83,30 @@ class HttpClient:
             if file is not None and not file.is_file():
                 raise SpecError(f"there is no file {file}", expected="a PEM file")
         self._timeout_s, self._largest_reply = timeout_s, largest_reply
+        self._timeout, self._connect_s = urllib3.Timeout, min(connect_timeout_s, timeout_s)
         self._errors = urllib3.exceptions.HTTPError
         self._pool: urllib3.PoolManager = urllib3.PoolManager(
             retries=False,
-            timeout=urllib3.Timeout(connect=min(connect_timeout_s, timeout_s), total=timeout_s),
+            timeout=urllib3.Timeout(connect=self._connect_s, total=timeout_s),
             ca_certs=str(ca) if ca else None,
             cert_file=str(certificate) if certificate else None,
             key_file=str(key) if key else None,
         )
 
-    def send(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """Send one request and read its reply.
+    def send(
+        self, method: str, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float | None = None
+    ) -> Reply:
+        """Send one request and read its reply; ``timeout_s`` is for this exchange, where it is less than the client's.
 
         Raises ``OSError`` when there is no whole reply within the time limit: refused, reset, unknown host, bad
         certificate or silence.
         """
-        deadline = time.monotonic() + self._timeout_s
+        limit = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
+        deadline = time.monotonic() + limit
+        own = self._timeout(connect=min(self._connect_s, limit), total=limit)
         try:
             response = self._pool.request(
-                method, url, body=body, headers=dict(headers), redirect=False, preload_content=False
+                method, url, body=body, headers=dict(headers), redirect=False, preload_content=False, timeout=own
             )
             try:
                 content = self._read(response, deadline)

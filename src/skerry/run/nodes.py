@@ -37,6 +37,8 @@ class StageNode(msgspec.Struct, frozen=True, kw_only=True):
     when: Expression | None = None
     probe: Any = None
     """An instance that is never opened, to see what kind of stage it is."""
+    route: Any = None
+    """What all workers of a stage with a cloud share (:class:`skerry.run.route.route.Route`)."""
 
     def trait(self) -> Trait:
         """Return what the plan has to know."""

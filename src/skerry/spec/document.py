@@ -109,6 +109,8 @@ class Document:
         hint = did_you_mean(str(value), [str(choice) for choice in choices]) if choices else ""
         # msgspec ends its message with the path inside the value, which the place already says better.
         reason = str(error).split(" - at `")[0]
+        if fields is not None and not reason.startswith(("Expected", "Object")):
+            return SpecError(f"{shown}: {reason}", where=where)  # the words of the type itself
         expected = ", ".join(map(repr, choices)) if choices else _words(kind)
         if expected == "a value":
             expected = reason.removeprefix("Expected ")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from skerry.spec.budget import Budget
+from skerry.spec.cloud import Cloud
 from skerry.spec.units import Duration, Share, Size, Temperature
 
 Policy = Literal["block", "drop_oldest", "drop_newest", "latest"]
@@ -108,6 +109,7 @@ class Common(Strict, frozen=True, kw_only=True):
     process: bool = False
     batch: int | None = None
     queue: Queue | None = None
+    cloud: Cloud | None = None
 
 
 class Endpoint(Strict, frozen=True, kw_only=True):

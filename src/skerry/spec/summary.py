@@ -50,6 +50,29 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     policy: str
 
 
+class RouteState(msgspec.Struct, frozen=True, kw_only=True):
+    """Who answered at a stage that may ask a cloud: ``items = answered + cached + sum(local.values())``.
+
+    ``local`` counts local answers by the reason why they stood, ``faults`` what went wrong with those that were asked
+    for, ``agreed`` those of the cloud's answers that were the local ones. ``revised`` better answers came later,
+    ``waiting`` are still to come. ``alarmed`` tells that drift is suspected, and so no local answer is sure.
+    """
+
+    threshold: float
+    alarmed: bool = False
+    items: int = 0
+    answered: int = 0
+    cached: int = 0
+    agreed: int = 0
+    local: dict[str, int] = {}
+    faults: dict[str, int] = {}
+    waiting: int = 0
+    revised: int = 0
+    requests: int = 0
+    bytes: int = 0
+    money: float = 0.0
+
+
 class StageSummary(Counts, frozen=True, kw_only=True):
     """The counts of one source, stage or sink, each loss broken down by reason.
 
@@ -64,6 +87,7 @@ class StageSummary(Counts, frozen=True, kw_only=True):
     latency_ms: Percentiles = Percentiles()
     queue: QueueState | None = None
     restarts: int = 0
+    route: RouteState | None = None
     state: str = ""
     """``running``, ``waiting`` (to come up again), ``done``, ``failed``; sleeping pipelines say ``asleep``."""
 

@@ -1,0 +1,1 @@
+"""Calibration: the statistics that vouch for a threshold; pure functions over arrays."""

@@ -1,0 +1,1 @@
+"""Routing: a stage that answers locally, and asks a cloud where that pays and is allowed."""

@@ -1,0 +1,157 @@
+"""Later: hard records that could not be asked for wait durably, and come back as revisions."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from skerry.run.outbox.item import Item, plain
+from skerry.run.outbox.options import OutboxOptions
+from skerry.run.outbox.outbox import Outbox
+from skerry.run.route.route import Route
+from skerry.spec.errors import OutboxError, WireError
+from skerry.spec.ports import Context
+from skerry.spec.record import Record
+from skerry.spec.units import Size
+
+ID, REVISION = "answer_id", "revision"
+"""The fields by which an answer and its revision are told to belong together: the same id, and 0 or 1."""
+_SETTLE_AFTER_S = 5.0
+"""Seconds from sending a revision on until it is forgotten here: sinks make durable what they wrote every half second.
+A run that ends in between sends it once more, with the same id and revision."""
+_AT_ONCE = 16
+_LOOK_EVERY_S = 1.0
+_STORE = "later.db"
+
+
+class Later:
+    """Keeps what waits in an outbox of its own, and asks for it in a thread when the cloud can be asked again."""
+
+    def __init__(self, route: Route, context: Context) -> None:
+        cloud = route.plan.cloud
+        most = max(float(cloud.keep), 1e5)
+        limits = OutboxOptions(
+            max_size=Size(most), max_record=Size(min(1e6, most)), ballast=Size(0), reserve=Size(0)
+        )  # fmt: skip
+        self._route, self._context = route, context
+        self._keep_s = float(cloud.keep_for)
+        self._outbox = Outbox(context.state / _STORE, device=context.name, options=limits)
+        self._ready: queue.SimpleQueue[tuple[int, Record]] = queue.SimpleQueue()
+        self._sent: list[tuple[float, int]] = []
+        self._busy: set[int] = set()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        route.waiting = self.count
+        self._thread = threading.Thread(target=self._work, name=f"{context.name}-later", daemon=True)
+        self._thread.start()
+
+    def count(self) -> int:
+        """Return how many records wait for a better answer."""
+        try:
+            pending = self._outbox.status().pending
+        except OutboxError:  # it was closed: the run is over
+            return len(self._busy)
+        return max(0, pending - len(self._sent))
+
+    def keep(self, records: Sequence[Record], waiting: Sequence[tuple[Record, str]]) -> None:
+        """Mark all of some answered records as first answers, and keep those that wait; what cannot be is counted."""
+        for record in records:
+            record.fields[ID], record.fields[REVISION] = None, 0
+        if not waiting:
+            return
+        items = []
+        for record, text in waiting:
+            record.fields[ID] = secrets.token_hex(8)
+            payload = {"text": text, "fields": _storable(record.fields)}
+            items.append(Item(stream=self._context.name, fields=payload, ttl_s=self._keep_s))
+        try:
+            self._outbox.put(items)
+        except OutboxError as error:  # the first answer is there: it must not be lost for want of room for a second
+            self._route.tally.fault("store", len(items))
+            self._context.log.warning("a better answer cannot be waited for: %s", error)
+
+    def revised(self) -> list[Record]:
+        """Return the revisions that are ready, and forget those that were sent on a while ago."""
+        now = time.monotonic()
+        found: list[Record] = []
+        while True:
+            try:
+                seq, record = self._ready.get_nowait()
+            except queue.Empty:
+                break
+            found.append(record)
+            self._sent.append((now, seq))
+        self._settle(now - _SETTLE_AFTER_S)
+        return found
+
+    def _settle(self, before_s: float) -> None:
+        done = [seq for sent_s, seq in self._sent if sent_s <= before_s]
+        if done:
+            self._outbox.settle([(seq, seq) for seq in done])
+            self._sent = [(sent_s, seq) for sent_s, seq in self._sent if sent_s > before_s]
+            with self._lock:
+                self._busy.difference_update(done)
+
+    # -- in the thread -----------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Ask for what waits, whenever the circuit, the budgets and the link allow it."""
+        while not self._stop.wait(_LOOK_EVERY_S if not self._ask_some() else 0.0):
+            pass
+
+    def _ask_some(self) -> bool:
+        """Ask for one record, and for more at once if it passed; tell whether answers came."""
+        with self._lock:
+            taken = [(seq, seq) for seq in sorted(self._busy)]
+        try:
+            waiting = self._outbox.pending(limit=_AT_ONCE, excluding=taken)
+        except OutboxError as error:
+            if not self._stop.is_set():
+                self._context.log.warning("what waits for a better answer cannot be read: %s", error)
+            return False
+        passed: list[tuple[int, Record, str]] = []
+        for waits in waiting:
+            fields, text = waits.fields.get("fields"), waits.fields.get("text")
+            if not isinstance(fields, dict) or not isinstance(text, str):
+                self._outbox.bury(waits.seq, "no record of a route")
+            elif self._route.may_consult(text, joins=bool(passed)):
+                passed.append((waits.seq, Record(dict(fields)), text))
+            else:
+                break
+        return bool(passed) and self._consult(passed)
+
+    def _consult(self, passed: Sequence[tuple[int, Record, str]]) -> bool:
+        timeout = float(self._route.plan.cloud.timeout)
+        answers = self._route.consult([text for _, _, text in passed], timeout)
+        if answers is None:
+            return False
+        for (seq, record, _), answer in zip(passed, answers, strict=True):
+            if self._route.revise(record, answer):
+                record.fields[REVISION] = 1
+                with self._lock:
+                    self._busy.add(seq)
+                self._ready.put((seq, record))
+            else:
+                self._outbox.bury(seq, "the cloud's answer does not fit")
+        return True
+
+    def close(self) -> None:
+        """Stop asking and close the store; safe to call twice."""
+        self._stop.set()
+        self._thread.join(float(self._route.plan.cloud.timeout) + 1)
+        self._outbox.close()
+
+
+def _storable(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that are JSON: a frame or a vector does not wait."""
+    kept: dict[str, Any] = {}
+    for name, value in fields.items():
+        try:
+            kept |= plain({name: value})
+        except (ValueError, WireError):
+            continue
+    return kept
