@@ -61,6 +61,8 @@ class CommitBell:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._event = asyncio.Event()
+        self.listeners: list[Callable[[], None]] = []
+        """Called at each ring, in the writer's thread; must not block."""
         self.ended = False
         """Whether the hub ends: who waits should leave."""
 
@@ -70,6 +72,8 @@ class CommitBell:
 
     def ring(self) -> None:
         """Wake everybody; from any thread."""
+        for listener in self.listeners:
+            listener()
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake)
 

@@ -20,10 +20,12 @@ import msgspec
 from skerry.fleet.hub.access import Access
 from skerry.fleet.hub.answers import HUB_HEADER
 from skerry.fleet.hub.connection import protocol_class
+from skerry.fleet.hub.egress.making import make_outlets
 from skerry.fleet.hub.ingest import Effect, Ingest
 from skerry.fleet.hub.options import HubOptions
 from skerry.fleet.hub.parts import Parts
 from skerry.fleet.hub.store import Store
+from skerry.fleet.hub.transports.carrier import Carrier, keep_carrying, make_carriers
 from skerry.spec.address import is_loopback
 from skerry.spec.errors import DependencyError, HubError, UsageError
 
@@ -115,13 +117,13 @@ class Hub:
         Raises ``HubError`` when the folder or the store cannot be used, ``UsageError`` when the port cannot be taken.
         """
         with contextlib.ExitStack() as stack:
-            parts, context = self._open(stack)
+            parts, context, carriers = self._open(stack)
             listener = _listen(self._setup.host, self._setup.port)
             stack.callback(listener.close)
             self.port = listener.getsockname()[1]
             self._server = self._make_server(parts, context)
             self._thread = threading.Thread(
-                target=self._serve, args=(parts, listener, context), name="skerry-hub", daemon=True
+                target=self._serve, args=(parts, listener, context, carriers), name="skerry-hub", daemon=True
             )
             self._thread.start()
             self._stack = stack.pop_all()
@@ -149,7 +151,7 @@ class Hub:
             self._thread = None
         self._stack.close()
 
-    def _open(self, stack: contextlib.ExitStack) -> tuple[Parts, ssl.SSLContext | None]:
+    def _open(self, stack: contextlib.ExitStack) -> tuple[Parts, ssl.SSLContext | None, list[Carrier]]:
         setup = self._setup
         stack.enter_context(_held(setup.data))
         store = open_store(setup.data, setup.database)
@@ -158,7 +160,14 @@ class Hub:
         access = Access(authority, self._clock)
         parts = Parts(setup.data, store, access, setup.options, Ingest(self._effects), clock=self._clock)
         stack.callback(parts.writer.close)
-        return parts, context
+        outlets = make_outlets(setup.egress, store, parts.writer)
+        carriers = make_carriers(setup.transports, parts)
+        for outlet in outlets:
+            outlet.start()
+            stack.callback(outlet.close)
+        parts.outlets.extend(outlets)
+        parts.bell.listeners.extend(outlet.ring for outlet in outlets)
+        return parts, context, carriers
 
     def _authority(self) -> tuple[Authority | None, ssl.SSLContext | None]:
         if self._setup.authority is None:
@@ -186,18 +195,23 @@ class Hub:
         config.ssl = context
         return uvicorn.Server(config)
 
-    def _serve(self, parts: Parts, listener: socket.socket, context: ssl.SSLContext | None) -> None:
+    def _serve(
+        self, parts: Parts, listener: socket.socket, context: ssl.SSLContext | None, carriers: Sequence[Carrier]
+    ) -> None:
         try:
-            asyncio.run(self._run(parts, listener, context))
+            asyncio.run(self._run(parts, listener, context, carriers))
         except BaseException as error:  # noqa: BLE001 - told to whoever started the hub, or to the log
             self._trouble = error
             _log.error("the hub ended: %s", error)
         finally:
             self._listening.set()
 
-    async def _run(self, parts: Parts, listener: socket.socket, context: ssl.SSLContext | None) -> None:
+    async def _run(
+        self, parts: Parts, listener: socket.socket, context: ssl.SSLContext | None, carriers: Sequence[Carrier]
+    ) -> None:
         parts.bell.attach(asyncio.get_running_loop())
         chores = [asyncio.create_task(self._ring_at_end(parts))]
+        chores += [asyncio.create_task(keep_carrying(carrier)) for carrier in carriers]
         if context is not None:
             chores.append(asyncio.create_task(self._refresh(parts, context)))
         self._listening.set()
