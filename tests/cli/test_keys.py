@@ -91,6 +91,8 @@ def test_a_token_from_stdin_and_one_that_was_wrapped(
 
 def test_a_device_is_not_enrolled_twice_by_mistake(hub: SmallHub, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["enroll", token_of(capsys, "pump-7"), "--hub", hub.url]) == 0
+    assert main(["keys", "token", "pump-7"]) == 0
+    assert "the one there is now is out" in capsys.readouterr().err
     again = token_of(capsys, "pump-8")
     assert main(["enroll", again, "--hub", hub.url]) == TrustError.exit_code
     assert "--again" in capsys.readouterr().err

@@ -253,6 +253,20 @@ def test_a_copied_disk_is_noticed(authority: Authority) -> None:
     assert authority.members(NOW)[0].twins == 1
 
 
+def test_one_name_is_one_device(authority: Authority) -> None:
+    """A board was replaced: with the new one enrolled, the old one is out, stolen or put on a shelf."""
+    old = let_in(authority, "pump-7")
+    authority.issue_token("pump-7", now=NOW)
+    assert authority.verify_peer(old.der, NOW)
+    new = let_in(authority, "pump-7")
+    assert authority.verify_peer(new.der, NOW).device == "pump-7" and not authority.is_revoked("pump-7")
+    with pytest.raises(CertificateRefusedError, match="revoked"):
+        authority.verify_peer(old.der, NOW)
+    with pytest.raises(CertificateRefusedError, match="revoked"):
+        renewed(authority, old, NOW)
+    assert renewed(authority, new, NOW)
+
+
 def test_states_of_members(authority: Authority) -> None:
     let_in(authority, "pump-7")
     let_in(authority, "valve-1", NOW - 2 * DAY_S)

@@ -142,12 +142,15 @@ def _token(args: argparse.Namespace) -> int:
     role: Role = "operator" if args.operator else "device"
     with _authority(args) as authority:
         token = authority.issue_token(args.name, args.lasts, role=role, now=now)
+        held = {(member.role, member.name) for member in authority.members(now) if member.state in {"enrolled", "away"}}
     if args.json:
         _print_json({"name": args.name, "role": role, "token": token, "expires": _moment(now + args.lasts)})
         return 0
     print(token)
     sys.stdout.flush()
     print(f"it lets one {role} in as {args.name!r}, once, until {_moment(now + args.lasts)}", file=sys.stderr)
+    if (role, args.name) in held:
+        print(f"there is a {role} of that name: when the token is used, the one there is now is out", file=sys.stderr)
     _say_next(f"on that {'machine' if args.operator else 'device'}: skerry enroll TOKEN")
     return 0
 

@@ -204,6 +204,8 @@ class Authority:
     def enrol(self, token: str, csr_pem: bytes, now: float) -> bytes:
         """Return a certificate (PEM) for the bearer of a token; the request's key is all that is taken from it.
 
+        Whoever had this name before is out: one name is one device.
+
         Raises
         ------
         EnrolmentRefusedError
@@ -216,6 +218,7 @@ class Authority:
         require_own(claimed, who)
         self._require_unowned(who, public_der(key))
         self._ledger.use_token(told.digest(), key_id(public_der(key)), now)
+        self._ledger.supersede(who.role, who.name, key_id(public_der(key)), now)
         return self._issue(who, key, now)
 
     def nonce(self, now: float) -> str:

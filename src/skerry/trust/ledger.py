@@ -217,6 +217,16 @@ class Ledger:
                 "UPDATE certificates SET revoked = ? WHERE role = ? AND name = ? AND revoked IS NULL", (now, role, name)
             ).rowcount
 
+    def supersede(self, role: Role, name: str, key_id: bytes, now: float) -> None:
+        """Revoke a member's certificates of other keys: somebody else is called so from now on."""
+        with self._writing() as database:
+            ended = database.execute(
+                "UPDATE certificates SET revoked = ? WHERE role = ? AND name = ? AND key_id != ? AND revoked IS NULL",
+                (now, role, name, key_id),
+            ).rowcount
+            if ended:
+                database.execute("INSERT OR REPLACE INTO revocations VALUES (?, ?, ?)", (role, name, now))
+
     def revoke_serial(self, serial: str, now: float) -> int:
         """Revoke one certificate; return 0 when it is not known or was revoked before."""
         with self._writing() as database:
