@@ -27,7 +27,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "exit-codes.md",
         "errors.md",
     ),
-    "Understand": ("architecture.md", "engine.md", "runtimes.md"),
+    "Understand": ("architecture.md", "engine.md", "runtimes.md", "wire.md"),
     "Judge": ("benchmarks.md", "experiments.md"),
 }
 Entry = dict[str, list[str]]
