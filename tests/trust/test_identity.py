@@ -65,6 +65,17 @@ def test_a_folder_that_others_can_write_is_refused(tmp_path: Path) -> None:
         load_identity(tmp_path / "identity")
 
 
+def test_a_folder_that_cannot_be_made_or_changed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TrustError, match="cannot be made"):
+        loopback_identity(tmp_path / "file" / "identity", "pump-7")
+    made = loopback_identity(tmp_path / "identity", "pump-7")
+    (made.folder / ".lock").unlink()
+    (made.folder / ".lock").mkdir()
+    with pytest.raises(TrustError, match="cannot be changed"):
+        loopback_identity(tmp_path / "identity", "pump-7")
+
+
 @pytest.mark.parametrize("damage", [b"", b"rubbish", b'{"device": 7}'])
 def test_a_damaged_identity_is_told(tmp_path: Path, damage: bytes) -> None:
     made = loopback_identity(tmp_path / "identity", "pump-7")

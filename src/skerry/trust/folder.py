@@ -81,7 +81,7 @@ def write_private(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
-        sync_folder(path.parent)
+        _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
@@ -98,17 +98,18 @@ def point(link: Path, target: str) -> None:
     """
     fresh = link.with_name(f".{link.name}.{secrets.token_hex(4)}")
     try:
+        _sync_folder(link.parent)  # what it is to point to comes first
         fresh.symlink_to(target)
         fresh.replace(link)
-        sync_folder(link.parent)
+        _sync_folder(link.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
         raise TrustError(f"this link cannot be made: {error.strerror}", where=str(link)) from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
+def _sync_folder(folder: Path) -> None:
+    """Make what was made and renamed in a folder durable."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -118,10 +119,21 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder against every other process that asks for it; waits for its turn. It ends with the process."""
+    """Hold a folder against every other process that asks for it; waits for its turn. It ends with the process.
+
+    Raises
+    ------
+    TrustError
+        This user may not write there.
+    """
     import fcntl
 
-    number = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        number = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise TrustError(
+            f"this folder cannot be changed: {error.strerror}", where=str(folder), hint="run as the user who made it"
+        ) from error
     try:
         fcntl.flock(number, fcntl.LOCK_EX)
         yield

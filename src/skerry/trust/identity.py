@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from skerry.spec.errors import IdentityMissingError, TrustError
-from skerry.trust.folder import alone, make_private, point, read_private, state_folder, sync_folder, write_private
+from skerry.trust.folder import alone, make_private, point, read_private, state_folder, write_private
 from skerry.trust.names import Role, checked_name
 
 if TYPE_CHECKING:
@@ -239,7 +239,6 @@ def install(folder: Path, files: Mapping[str, bytes]) -> None:
         make_private(generation)
         for name, content in files.items():
             write_private(generation / name, content)
-        sync_folder(folder)
         point(folder / _CURRENT, generation.name)
     except TrustError:
         shutil.rmtree(generation, ignore_errors=True)
