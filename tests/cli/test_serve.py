@@ -94,8 +94,13 @@ def test_a_container_of_kserve_tells_it_port_and_name(model: Path) -> None:
 
 def test_tls_by_files(model: Path, tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path)
-    with serving(model, "--port", "0", "--certificate", certificate, "--key", key) as (_, said):
+    triton = pytest.importorskip("tritonclient.grpc")
+    words = ("--port", "0", "--grpc-port", "0", "--certificate", certificate, "--key", key)
+    with serving(model, *words) as (_, said):
         assert said["url"].startswith("https://")
+        client = triton.InferenceServerClient(said["grpc"], ssl=True, root_certificates=str(certificate))
+        assert client.is_model_ready("numbers")
+        client.close()
         context = ssl.create_default_context(cafile=certificate)
         assert get(f"{said['url']}/v2/health/ready", context) == (200, {"ready": True})
 

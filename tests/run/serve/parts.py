@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 import threading
+import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,3 +126,12 @@ def question(*rows: Sequence[float], **more: Any) -> dict[str, Any]:
 def numbers(rows: int = 2) -> Array:
     """Return float32 (rows, 4)."""
     return np.arange(4 * rows, dtype=np.float32).reshape(rows, 4)
+
+
+def wait_for(server: Server, name: str, value: int) -> None:
+    """Wait until a metric of the adder has a value."""
+    ends = time.monotonic() + PATIENCE_S
+    wanted = f'{name}{{model="adder"}} {value}\n'
+    while wanted not in ask(server, "/metrics").body.decode():
+        assert time.monotonic() < ends
+        time.sleep(0.01)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from skerry.run.serve.server import Server
 from skerry.spec.units import Duration, Size
-from tests.run.serve.parts import PATIENCE_S, Adder, ask, question, serving, text_model
+from tests.run.serve.parts import PATIENCE_S, Adder, ask, question, serving, text_model, wait_for
 
 INFER = "/v2/models/adder/infer"
 
@@ -139,6 +139,7 @@ def test_paths_methods_and_types(server: Server) -> None:
     assert wrong.status == 415 and "application/json" in wrong.json["error"]
     assert ask(server, "/v2/health/ready", method="HEAD").body == b""
     assert ask(server, "/v2/models/%61dder").json["name"] == "adder"
+    assert ask(server, f"{server.url}/v2/models/adder?x=1").json["name"] == "adder"
     assert ask(server, "/v2/models/adder/versions/1/infer", question([1, 2, 3, 4])).status == 200
 
 
@@ -291,14 +292,3 @@ def test_a_client_that_leaves_is_forgotten() -> None:
         first.join(PATIENCE_S)
         assert ask(server, INFER, question([1, 2, 3, 4])).status == 200
     assert adder.runs == [1, 1]
-
-
-def wait_for(server: Server, name: str, value: int) -> None:
-    """Wait until a metric of the adder has a value."""
-    import time
-
-    ends = time.monotonic() + PATIENCE_S
-    wanted = f'{name}{{model="adder"}} {value}\n'
-    while wanted not in ask(server, "/metrics").body.decode():
-        assert time.monotonic() < ends
-        time.sleep(0.01)

@@ -12,8 +12,7 @@ import pytest
 
 from skerry.run.serve.server import Server
 from skerry.spec.units import Duration
-from tests.run.serve.parts import PATIENCE_S, Adder, Answer, ask, question, serving
-from tests.run.serve.test_bad_requests import wait_for
+from tests.run.serve.parts import PATIENCE_S, Adder, Answer, ask, question, serving, wait_for
 
 INFER = "/v2/models/adder/infer"
 

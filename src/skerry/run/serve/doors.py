@@ -70,6 +70,8 @@ class Doors:
     def _route(self, request: Request) -> Handler:
         """Return what answers a request; raises ``Refusal``."""
         path = request.target.partition(b"?")[0]
+        if not path.startswith(b"/"):  # the whole URL, as it is sent through a proxy
+            path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
         methods = self._routes.get(path) or self._routes.get(unquote_to_bytes(path))
         if methods is None:
             raise Refusal(404, self._unknown(unquote_to_bytes(path).decode("utf-8", "replace")))

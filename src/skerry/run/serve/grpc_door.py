@@ -52,6 +52,7 @@ class GrpcDoor:
         limit = int(options.max_body)
         self._server: Any = grpc.aio.server(
             handlers=(self._handlers(),),
+            maximum_concurrent_rpcs=options.connections,
             options=(
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),

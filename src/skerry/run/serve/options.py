@@ -39,7 +39,8 @@ class ServeOptions(Options, frozen=True, kw_only=True):
     idle:
         How long a kept connection may say nothing; longer than the 60 s of common proxies, so that they close first.
     connections:
-        The most connections at once; further ones are answered 503. Each may hold one body.
+        The most HTTP connections, and calls of gRPC, at once; further ones are refused. Large bodies share four times
+        ``max_body``, so that not every connection can hold one.
     linger:
         How long, after SIGTERM, requests are still taken while ``ready`` says no: load balancers look once a second.
     drain:
