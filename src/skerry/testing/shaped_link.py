@@ -1,7 +1,7 @@
 """A shaped link: a TCP proxy on loopback that is as slow, as far away and as unreliable as it is told to be.
 
 Each direction has one rate for all connections together, as a radio has, and half the round trip as its delay. Bytes
-are counted as they are handed on. The link can be cut (connections end), reset, refused, or go silent: they stay
+are counted as they enter it. The link can be cut (connections end), reset, refused, or go silent: they stay
 open and nothing comes through, as when a mast is gone.
 """
 
@@ -28,7 +28,7 @@ class _Direction:
 
     def __init__(self, bytes_per_s: float, delay_s: float) -> None:
         self.bytes_per_s, self.delay_s = bytes_per_s, delay_s
-        self.carried = 0
+        self.entered = self.carried = 0
         self._free_at = 0.0
 
     def arrival(self, size: int, now: float) -> float:
@@ -58,6 +58,7 @@ class _Pipe:
         if not data:
             self.ended_at = self.direction.arrival(0, now)
             return True
+        self.direction.entered += len(data)
         self.waiting.append((self.direction.arrival(len(data), now), data))
         self.held += len(data)
         return True
@@ -150,13 +151,13 @@ class ShapedLink:
 
     @property
     def sent(self) -> int:
-        """Bytes handed on to the target."""
-        return self._up.carried
+        """Bytes that went into the link towards the target, those that a cut lost on the way included."""
+        return self._up.entered
 
     @property
     def received(self) -> int:
-        """Bytes handed back from the target."""
-        return self._down.carried
+        """Bytes that the target sent back, those that were lost included."""
+        return self._down.entered
 
     def shape(self, *, rate_bits_per_s: float, round_trip_s: float) -> None:
         """Change rate and delay."""

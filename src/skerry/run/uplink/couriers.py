@@ -202,7 +202,8 @@ class Courier:
             piece = file.read(min(self._piece, entry.size - offset))
         headers = {"Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
         begun = time.monotonic()
-        answer = self._lane.request("PATCH", entry.location, piece, headers, self._options.timeout)
+        # Not sent again by itself: the hub may have half of it, and says so when it is asked.
+        answer = self._lane.request("PATCH", entry.location, piece, headers, self._options.timeout, again=False)
         self._pace(len(piece), time.monotonic() - begun)
         if not self._is_fine(answer):
             return

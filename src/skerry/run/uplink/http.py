@@ -86,15 +86,16 @@ class HttpLane:
         timeout_s: float = 60.0,
         *,
         take: Callable[[bytes], Any] | None = None,
+        again: bool = True,
     ) -> Answer:
         """Send one request and read its answer; no redirect is followed.
 
-        ``take`` gets the body of a successful answer of a hub in pieces instead. A connection that died unnoticed
-        while it was idle is made anew, once: everything that is sent here may be sent twice. Raises ``OSError``.
+        ``take`` gets the body of a successful answer of a hub in pieces instead. Where the request may be sent
+        ``again``, a connection that died unnoticed while it was idle is made anew, once. Raises ``OSError``.
         """
         deadline = Deadline(timeout_s)
         message = self._head(method, path, len(body), headers or {}) + body
-        is_old = self._stream is not None
+        is_old = self._stream is not None and again
         try:
             return self._once(method, message, deadline, take)
         except _STALE:
