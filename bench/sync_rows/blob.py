@@ -1,4 +1,4 @@
-"""A large blob over a link that is cut five times: bytes on the wire over those of the blob, and whether it is whole."""
+"""A large blob over a link that is cut five times: bytes on the wire over those of the blob, and is it whole."""
 
 from __future__ import annotations
 

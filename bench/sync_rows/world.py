@@ -29,12 +29,25 @@ class SyncWorld:
     ----------
     folder:
         Where everything goes.
+    port:
+        Of the hub.
+    authority:
+        Of the fleet.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.authority = Authority.init(folder / "authority", hub=f"https://127.0.0.1:{self.port}", now=time.time())
+    def __init__(self, folder: Path, port: int, authority: Authority) -> None:
+        self.folder, self.port, self.authority = folder, port, authority
+
+    @classmethod
+    def open(cls, folder: Path) -> SyncWorld:
+        """Make a world, or go on with the one that is in the folder: its port stays."""
+        note = folder / "port"
+        if note.exists():
+            return cls(folder, int(note.read_text(encoding="ascii")), Authority.load(folder / "authority"))
+        port = free_port()
+        authority = Authority.init(folder / "authority", hub=f"https://127.0.0.1:{port}", now=time.time())
+        note.write_text(str(port), encoding="ascii")
+        return cls(folder, port, authority)
 
     def hub(self, options: HubOptions | None = None) -> Hub:
         """Start the hub."""
@@ -67,6 +80,6 @@ def sync_world() -> Iterator[SyncWorld]:
     """Make a world that goes away with the block."""
     folder = Path(tempfile.mkdtemp(prefix="skerry-sync-"))
     try:
-        yield SyncWorld(folder)
+        yield SyncWorld.open(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
