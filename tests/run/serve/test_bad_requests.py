@@ -198,6 +198,8 @@ def test_a_client_that_says_nothing_is_let_go(server: Server) -> None:
 
 def test_heads_that_are_too_large(server: Server) -> None:
     assert raw(server, b"GET /v2 HTTP/1.1\r\nA: " + b"x" * 10_000).startswith(b"HTTP/1.1 431 ")
+    assert raw(server, b"GET /v2 HTTP/1.1\r\nA: " + b"x" * 10_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
+    assert raw(server, b"GET /v2 HTTP/1.1\r\n" + b"A: 1\r\n" * 9_000 + b"\r\n").startswith(b"HTTP/1.1 431 ")
     many = b"".join(b"A%d: 1\r\n" % number for number in range(101))
     assert raw(server, b"GET /v2 HTTP/1.1\r\n" + many + b"\r\n").startswith(b"HTTP/1.1 431 ")
 
@@ -275,14 +277,15 @@ def test_no_json_ends_the_server(server: Server, shape: Any, data: Any, kind: An
     assert answer.status in {200, 400} and isinstance(answer.json, dict)
 
 
-def test_a_client_that_leaves_is_forgotten() -> None:
+@pytest.mark.parametrize("padding", [0, 1_500_000])
+def test_a_client_that_leaves_is_forgotten(padding: int) -> None:
     adder = Adder()
     with serving(adder) as server:
         adder.may_run.clear()
         first = threading.Thread(target=ask, args=(server, INFER, question([1, 2, 3, 4])))
         first.start()
         assert adder.has_begun.wait(PATIENCE_S)
-        body = json.dumps(question([1, 2, 3, 4])).encode()
+        body = json.dumps(question([1, 2, 3, 4], id="x" * padding)).encode()
         place = urlsplit(server.url)
         with socket.create_connection((str(place.hostname), int(place.port or 0))) as wire:
             wire.sendall(b"POST %b HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (INFER.encode(), len(body), body))

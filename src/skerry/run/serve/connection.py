@@ -14,13 +14,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from skerry.run.serve.options import ServeOptions
 from skerry.run.serve.refusal import Refusal
-
-if TYPE_CHECKING:
-    from skerry.run.serve.batcher import Job
 
 Reply = Callable[..., None]
 """``reply(status, content_type, body, headers=b"")``: answers a request, once, in the server's thread."""
@@ -53,11 +50,18 @@ class Request:
         self.received = time.monotonic()
 
 
+class Cancellable(Protocol):
+    """A request that is not answered yet."""
+
+    def cancel(self) -> None:
+        """Forget it: its client has left."""
+
+
 class Application(Protocol):
     """What answers requests."""
 
-    def handle(self, request: Request, reply: Reply) -> Job | None:
-        """Answer a request now or later; a job that is returned can be cancelled until then."""
+    def handle(self, request: Request, reply: Reply) -> Cancellable | None:
+        """Answer a request now or later; what is returned can be cancelled until then."""
 
     def refuse(self, target: bytes, refusal: Refusal, reply: Reply) -> None:
         """Answer a request that could not be read."""
@@ -116,7 +120,7 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._parser = yard.parser(self)
         self._waiting: deque[Request] = deque()
-        self._job: Job | None = None
+        self._pending: Cancellable | None = None
         self._is_busy = False
         """Whether a request is being answered."""
         self._is_reading = False
@@ -134,7 +138,7 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
-        self._head_size = self._body_size = 0
+        self._head_size = self._header_bytes = self._body_size = 0
         self._has_head = False
 
     # What asyncio calls.
@@ -187,9 +191,9 @@ class Connection(asyncio.Protocol):
         self._give_room_back()
         self._waiting.clear()
         self._is_deaf = True
-        if self._job is not None:
-            self._job.cancel()
-            self._job = None
+        if self._pending is not None:
+            self._pending.cancel()
+            self._pending = None
 
     def pause_writing(self) -> None:
         """Note that the client does not take its answers; it has some time to."""
@@ -213,7 +217,10 @@ class Connection(asyncio.Protocol):
         """Note a header."""
         headers = self._headers
         headers[name.lower()] = value
-        if len(headers) > _MOST_HEADERS:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > self._options.max_head:
+            self._refusal = Refusal(431, f"the head has more than {int(self._options.max_head)} bytes", close=True)
+        elif len(headers) > _MOST_HEADERS:
             self._refusal = Refusal(431, f"there are more than {_MOST_HEADERS} headers", close=True)
 
     def on_headers_complete(self) -> None:
@@ -279,14 +286,14 @@ class Connection(asyncio.Protocol):
         self._is_busy = True
         self._is_last = self._is_last or request.is_last
         self.due = math.inf
-        job = self._yard.application.handle(request, self._reply)
+        pending = self._yard.application.handle(request, self._reply)
         if self._is_busy:
-            self._job = job
+            self._pending = pending
 
     def _reply(self, status: int, content_type: bytes, body: bytes, headers: bytes = b"") -> None:
         """Send an answer, and go on with the next request."""
         transport, yard = self._transport, self._yard
-        self._job = None
+        self._pending = None
         self._is_busy = False
         if self._taken:
             self._give_room_back()

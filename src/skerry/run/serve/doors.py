@@ -16,7 +16,7 @@ from skerry import __version__
 from skerry.run.openmetrics import CONTENT_TYPE, process_load
 from skerry.run.serve import embeddings, inference, tally
 from skerry.run.serve.batcher import Batcher, Job
-from skerry.run.serve.connection import Reply, Request
+from skerry.run.serve.connection import Cancellable, Reply, Request
 from skerry.run.serve.inference import JSON, VERSION
 from skerry.run.serve.options import ServeOptions
 from skerry.run.serve.refusal import Refusal, refusal_of
@@ -25,7 +25,7 @@ from skerry.run.serve.servable import Servable
 EXTENSIONS = ("binary_tensor_data",)
 LARGE = 1 << 20
 """Bytes from which on reading and writing are done in another thread, so that others are answered meanwhile."""
-Handler = Callable[[Request, Reply], Job | None]
+Handler = Callable[[Request, Reply], Cancellable | None]
 _encode = msgspec.json.Encoder().encode
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Doors:
         for batcher in self._batchers.values():
             self._add_model(batcher)
 
-    def handle(self, request: Request, reply: Reply) -> Job | None:
+    def handle(self, request: Request, reply: Reply) -> Cancellable | None:
         """Answer a request now or later; every failure becomes an answer."""
         try:
             return self._route(request)(request, reply)
@@ -143,7 +143,7 @@ class Doors:
 
     # What is asked of models.
 
-    def _infer(self, batcher: Batcher, request: Request, reply: Reply) -> Job | None:
+    def _infer(self, batcher: Batcher, request: Request, reply: Reply) -> Cancellable:
         exchange = Exchange(batcher, "oip", request.received, reply)
         _require_type(request, (b"application/json", b"application/octet-stream"))
         servable = batcher.servable
@@ -153,18 +153,19 @@ class Doors:
             length = request.headers.get(b"inference-header-content-length")
             return inference.read_request(servable, body, length, finite=self._options.finite)
 
-        def submit(question: inference.Question) -> Job:
+        def submit(question: inference.Question) -> None:
             deadline = deadline_of(request, question.timeout_s)
-            return exchange.submit(
+            exchange.submit(
                 question.inputs,
                 frozenset(question.outputs),
                 lambda job: inference.write_answer(servable, question, job.outputs),
                 deadline,
             )
 
-        return exchange.read(len(request.body), read, submit)
+        exchange.read(len(request.body), read, submit)
+        return exchange
 
-    def _embed(self, request: Request, reply: Reply) -> Job | None:
+    def _embed(self, request: Request, reply: Reply) -> Cancellable:
         _require_type(request, (b"application/json",))
 
         def read() -> embeddings.EmbeddingsRequest:
@@ -179,15 +180,16 @@ class Doors:
             raise Refusal(400, f"{question.model} is no model of texts: ask it at /v2/models/{question.model}/infer")
         exchange = Exchange(batcher, "openai", request.received, reply)
 
-        def submit(asked: embeddings.EmbeddingsRequest) -> Job:
-            return exchange.submit(
+        def submit(asked: embeddings.EmbeddingsRequest) -> None:
+            exchange.submit(
                 embeddings.inputs_of(asked, _dimension(servable)),
                 embeddings.WANTED,
                 lambda job: (JSON, embeddings.write_answer(asked, job.outputs), b""),
                 deadline_of(request, 0.0),
             )
 
-        return exchange.read(0, lambda: question, submit)
+        exchange.read(0, lambda: question, submit)
+        return exchange
 
 
 class Exchange:
@@ -205,24 +207,32 @@ class Exchange:
         self._received = received
         self._reply = reply
         self._write: Callable[[Job], tuple[bytes, bytes, bytes]] | None = None
+        self._job: Job | None = None
+        self._has_left = False
 
-    def read(self, size: int, read: Callable[[], T], submit: Callable[[T], Job]) -> Job | None:
+    def read(self, size: int, read: Callable[[], T], submit: Callable[[T], None]) -> None:
         """Read a request, a large one in another thread, and submit it."""
+
+        def then(result: Callable[[], T]) -> None:
+            try:
+                question = result()
+                if not self._has_left:
+                    submit(question)
+            except Exception as error:  # noqa: BLE001 - becomes the answer of this request
+                self._refuse(refusal_of(error))
+
         if size <= LARGE:
-            try:
-                return submit(read())
-            except Exception as error:  # noqa: BLE001 - becomes the answer of this request
-                self._refuse(refusal_of(error))
-                return None
+            then(read)
+        else:
+            reading = asyncio.get_running_loop().run_in_executor(None, read)
+            reading.add_done_callback(lambda found: then(found.result))
 
-        def then(found: asyncio.Future[T]) -> None:
-            try:
-                submit(found.result())
-            except Exception as error:  # noqa: BLE001 - becomes the answer of this request
-                self._refuse(refusal_of(error))
-
-        asyncio.get_running_loop().run_in_executor(None, read).add_done_callback(then)
-        return None
+    def cancel(self) -> None:
+        """Forget the request: its client has left."""
+        self._has_left = True
+        job, self._job = self._job, None
+        if job is not None:
+            job.cancel()
 
     def submit(
         self,
@@ -230,14 +240,15 @@ class Exchange:
         wanted: frozenset[str],
         write: Callable[[Job], tuple[bytes, bytes, bytes]],
         deadline: float,
-    ) -> Job:
+    ) -> None:
         """Queue a request; ``write`` makes its answer's content type, body and headers."""
         self._write = write
         job = Job(inputs, wanted, self._received, self._done, deadline)
         self._batcher.submit(job)
-        return job
+        self._job = job
 
     def _done(self, job: Job) -> None:
+        self._job = None
         if job.refusal is not None:
             self._refuse(job.refusal)
         elif sum(array.nbytes for array in job.outputs.values()) <= LARGE:
