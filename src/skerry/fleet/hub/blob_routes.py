@@ -13,7 +13,7 @@ import msgspec
 
 from skerry.fleet.hub.access import Caller
 from skerry.fleet.hub.answers import Refusal, headers_of, read_body, refusal_of, send_answer
-from skerry.fleet.hub.blobs import Blobs, Wanted
+from skerry.fleet.hub.blobs import Wanted
 from skerry.fleet.hub.guard import known_caller
 from skerry.fleet.hub.parts import Parts
 from skerry.spec.errors import SkerryError
@@ -35,7 +35,7 @@ class BlobsApp:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._blobs = Blobs(parts.data / "blobs", parts.options)
+        self._blobs = parts.blobs
         self._turns: dict[str, _Turn] = {}
 
     async def __call__(self, scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:

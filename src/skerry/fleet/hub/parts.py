@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from skerry.fleet.hub.access import Access
+from skerry.fleet.hub.blobs import Blobs
 from skerry.fleet.hub.counts import Counts
 from skerry.fleet.hub.ingest import Ingest
 from skerry.fleet.hub.options import HubOptions
@@ -38,6 +39,7 @@ class Parts:
         self.bell = CommitBell()
         self.writer = Writer(store, group=options.group, committed=self.bell.ring)
         self.reception = Reception(self.writer, ingest, access, options, self.counts, clock)
+        self.blobs = Blobs(data / "blobs", options)
         self.outlets: list[Outlet] = []
         """The egresses at work."""
 

@@ -27,15 +27,15 @@ from skerry.fleet.hub.parts import Parts
 from skerry.fleet.hub.store import Store
 from skerry.fleet.hub.transports.carrier import Carrier, keep_carrying, make_carriers
 from skerry.spec.address import is_loopback
-from skerry.spec.errors import DependencyError, HubError, UsageError
+from skerry.spec.errors import DependencyError, HubError, TrustError, UsageError
 
 if TYPE_CHECKING:
     from skerry.trust.authority import Authority
 
 END_S = 5
 """Seconds that requests under way get at the end; devices send again what was not answered."""
-REFRESH_S = 3600.0
-"""How often the hub renews its own certificate where it is due."""
+TIDY_S = 3600.0
+"""How often the hub looks after its own certificate, which lasts for months, and after uploads that were given up."""
 _log = logging.getLogger("skerry.hub")
 
 
@@ -212,8 +212,7 @@ class Hub:
         parts.bell.attach(asyncio.get_running_loop())
         chores = [asyncio.create_task(self._ring_at_end(parts))]
         chores += [asyncio.create_task(keep_carrying(carrier)) for carrier in carriers]
-        if context is not None:
-            chores.append(asyncio.create_task(self._refresh(parts, context)))
+        chores.append(asyncio.create_task(self._tidy(parts, context)))
         self._listening.set()
         try:
             await self._server.serve(sockets=[listener])
@@ -228,13 +227,19 @@ class Hub:
             await asyncio.sleep(0.1)
         parts.bell.end()
 
-    async def _refresh(self, parts: Parts, context: ssl.SSLContext) -> None:
+    async def _tidy(self, parts: Parts, context: ssl.SSLContext | None) -> None:
+        """Every hour: renew the hub's certificate where it is due, and remove uploads that were given up."""
         from skerry.trust.tls import refresh_server_context
 
         names = self._setup.names or (self._setup.host,)
-        while parts.access.authority is not None:
-            await asyncio.sleep(REFRESH_S)
-            refresh_server_context(context, parts.access.authority, names, now=self._clock())
+        while True:
+            await asyncio.sleep(TIDY_S)
+            try:
+                await asyncio.to_thread(parts.blobs.sweep, self._clock())
+                if context is not None and parts.access.authority is not None:
+                    refresh_server_context(context, parts.access.authority, names, now=self._clock())
+            except (OSError, TrustError) as error:  # a full disk, say: the next hour is another chance
+                _log.warning("tidying up failed: %s", error)
 
 
 def open_store(data: Path, database: str) -> Store:

@@ -73,10 +73,13 @@ class Writer:
                 if not self._jobs:
                     return
                 taken = [self._jobs.popleft() for _ in range(min(self._group, len(self._jobs)))]
-            self._write(taken)
+            # Whoever waited may have left; a job that nobody waits for need not be done, and must not end the writer.
+            self._write([pair for pair in taken if pair[1].set_running_or_notify_cancel()])
 
     def _write(self, taken: list[tuple[Job, Future[Any]]]) -> None:
         """Do jobs in one transaction; where it fails as a whole, each in one of its own."""
+        if not taken:
+            return
         try:
             done = self._transact(taken)
         except Exception as error:  # noqa: BLE001 - whatever a job or the database does, the writer has to live on
