@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -295,3 +296,39 @@ def test_a_client_that_leaves_is_forgotten(padding: int) -> None:
         first.join(PATIENCE_S)
         assert ask(server, INFER, question([1, 2, 3, 4])).status == 200
     assert adder.runs == [1, 1]
+
+
+def test_a_client_that_does_not_take_its_answers_is_let_go() -> None:
+    with serving(Adder(), patience=Duration(0.5)) as server:
+        body = json.dumps(question(*([1.5, 2.5, 3.5, 4.5] for _ in range(1000)))).encode()
+        request = b"POST %b HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (INFER.encode(), len(body), body)
+        place = urlsplit(server.url)
+        with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=PATIENCE_S) as wire:
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            with pytest.raises(OSError):  # at the latest when the server has let go
+                for _ in range(2000):
+                    wire.sendall(request)
+        assert ask(server, INFER, question([1, 2, 3, 4])).status == 200
+
+
+def test_large_bodies_share_their_room() -> None:
+    with serving(Adder(), max_body=Size(2_000_000), patience=Duration(20.0)) as server:
+        place = urlsplit(server.url)
+        head = b"POST %b HTTP/1.1\r\nContent-Length: 2000000\r\n\r\n" % INFER.encode()
+        whole = head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"x" * 2_000_000
+        held = [socket.create_connection((str(place.hostname), int(place.port or 0))) for _ in range(4)]
+        try:
+            for wire in held:
+                wire.sendall(head + b"x" * 1_900_000)
+            ends = time.monotonic() + PATIENCE_S
+            while not (told := raw(server, whole)).startswith(b"HTTP/1.1 503 "):
+                assert time.monotonic() < ends
+            assert b"too many large requests" in told and b"retry-after: 1" in told
+            assert ask(server, INFER, question([1, 2, 3, 4])).status == 200  # small ones are not concerned
+        finally:
+            for wire in held:
+                wire.close()
+        padded = question([1, 2, 3, 4], id="x" * 1_500_000)
+        while ask(server, INFER, padded).status == 503:  # until the server has seen that they left
+            assert time.monotonic() < ends
+        assert ask(server, INFER, padded).status == 200
