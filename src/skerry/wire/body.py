@@ -97,15 +97,18 @@ def _decode(reader: Reader, count: int, first: int, boot: str, depth: int) -> li
     ]
 
 
-def _write_few(writer: Writer, values: Sequence[T], write: Callable[[Writer, T], None]) -> None:
+def _write_few(writer: Writer, values: list[T], write: Callable[[Writer, T], None]) -> None:
     """Write the different values, and where there are several, which one each record has."""
+    if values.count(values[0]) == len(values):  # mostly, and much faster than to hash each
+        writer.control.append(1)
+        write(writer, values[0])
+        return
     different = dict.fromkeys(values)
     writer.unsigned(len(different))
     for value in different:
         write(writer, value)
-    if len(different) > 1:
-        places = {value: place for place, value in enumerate(different)}
-        write_integers(writer, [places[value] for value in values])
+    places = {value: place for place, value in enumerate(different)}
+    write_integers(writer, [places[value] for value in values])
 
 
 def _read_few(reader: Reader, count: int, read: Callable[[Reader], T]) -> list[T]:

@@ -167,25 +167,32 @@ def _read_tuples(reader: Reader, count: int, depth: int) -> list[Any]:
 
 def write_objects(writer: Writer, objects: Sequence[dict[str, Any]], depth: int) -> None:
     """Write objects: a column for each key, and for each object the keys that it has, in its order."""
+    keys = list(objects[0])
+    if list(map(list, objects)).count(keys) == len(objects):
+        _write_keys(writer, keys, [tuple(keys)])
+        for column in zip(*[values.values() for values in objects], strict=True):
+            write_column(writer, list(column), depth)
+        return
     shapes = dict.fromkeys(map(tuple, objects))
-    keys = dict.fromkeys(chain.from_iterable(shapes))
+    keys = list(dict.fromkeys(chain.from_iterable(shapes)))
     held = sum(map(len, objects))
     if len(shapes) > _MOST_SHAPES and (4 * len(shapes) > len(objects) or 4 * len(keys) > held):
         _write_maps(writer, objects, depth)
         return
+    _write_keys(writer, keys, list(shapes))
+    places = {shape: place for place, shape in enumerate(shapes)}
+    write_integers(writer, [places[tuple(values)] for values in objects])
+    for key in keys:
+        write_column(writer, [values[key] for values in objects if key in values], depth)
+
+
+def _write_keys(writer: Writer, keys: list[str], shapes: list[tuple[str, ...]]) -> None:
+    """Write all keys, and then the shapes."""
     writer.control.append(OBJECT)
     writer.unsigned(len(keys))
     writer.texts += map(_key, keys)
     writer.unsigned(len(shapes))
-    _write_shapes(writer, list(shapes), {key: place for place, key in enumerate(keys)})
-    if len(shapes) > 1:
-        places = {shape: place for place, shape in enumerate(shapes)}
-        write_integers(writer, [places[tuple(values)] for values in objects])
-        for key in keys:
-            write_column(writer, [values[key] for values in objects if key in values], depth)
-    else:
-        for key in keys:
-            write_column(writer, [values[key] for values in objects], depth)
+    _write_shapes(writer, shapes, {key: place for place, key in enumerate(keys)})
 
 
 def _key(key: Any) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any, Final
 
 from skerry.spec.errors import DependencyError, WireError
@@ -14,6 +15,7 @@ FRAME: Final = 9
 """Bytes that a frame takes for itself."""
 _loaded: Any = None
 _dictionary: Any = None
+_local = threading.local()
 
 
 def zstd() -> Any:
@@ -71,7 +73,15 @@ def decompress(data: bytes, most: int) -> bytes:
 
 def size_alone(data: bytes) -> int:
     """Return about how many bytes ``data`` adds to a frame, by a quick compression of it alone."""
-    return len(zstd().compress(data, 1)) - FRAME
+    return len(_quick().compress(data, _quick().FLUSH_FRAME)) - FRAME
+
+
+def _quick() -> Any:
+    """Return this thread's compressor for trials: to make one takes longer than to use it."""
+    found = getattr(_local, "compressor", None)
+    if found is None:
+        found = _local.compressor = zstd().ZstdCompressor(1)
+    return found
 
 
 def _vocabulary() -> Any:

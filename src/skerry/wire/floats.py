@@ -6,7 +6,6 @@ power of two. Where neither fits, the 64 bits of a float are an integer as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import filterfalse, repeat
 from math import copysign, frexp, isfinite, ldexp
 from operator import mul, truediv
@@ -26,7 +25,7 @@ _PLAIN_DECIMALS = 5
 _LARGEST = 2**63
 
 
-def write_floats(writer: Writer, numbers: Sequence[float]) -> None:
+def write_floats(writer: Writer, numbers: list[float]) -> None:
     """Write floats; raises ``WireError`` for NaN and infinities, which JSON cannot say."""
     if not all(map(isfinite, numbers)):
         raise WireError("NaN and infinities are no JSON values", hint="leave the field out, or send null")
@@ -73,10 +72,10 @@ def read_floats(reader: Reader, count: int) -> list[float]:
     return numbers
 
 
-def _as_decimal(numbers: Sequence[float]) -> tuple[int, list[int]] | None:
+def _as_decimal(numbers: list[float]) -> tuple[int, list[int]] | None:
     """Return a number of decimals and the integers, such that ``integer / 10**decimals`` is every float, bit by bit."""
     count = len(numbers)
-    decimals = max(map(_decimals, (numbers[0], numbers[count // 3], numbers[count * 2 // 3], numbers[-1])))
+    decimals = max(map(_decimals, (numbers[0], numbers[count // 3], numbers[count * 2 // 3], max(numbers))))
     while decimals <= MOST_DECIMALS:
         whole = _scaled(numbers, decimals)
         if whole is not None:
@@ -88,12 +87,12 @@ def _as_decimal(numbers: Sequence[float]) -> tuple[int, list[int]] | None:
     return None
 
 
-def _scaled(numbers: Sequence[float], decimals: int) -> list[int] | None:
+def _scaled(numbers: list[float], decimals: int) -> list[int] | None:
     scale = 10**decimals
-    whole = list(map(round, map(mul, numbers, repeat(float(scale)))))
-    if list(map(truediv, whole, repeat(scale))) != list(numbers) or max(map(abs, whole)) >= _LARGEST:
+    if not -_LARGEST / scale < min(numbers) <= max(numbers) < _LARGEST / scale:
         return None
-    return whole
+    whole = list(map(round, map(mul, numbers, repeat(float(scale)))))
+    return whole if list(map(truediv, whole, repeat(scale))) == numbers else None
 
 
 def _decimals(number: float) -> int:
@@ -104,7 +103,7 @@ def _decimals(number: float) -> int:
     return MOST_DECIMALS + 1 if "e" in text else len(text) - text.index(".") - 1
 
 
-def _as_binary(numbers: Sequence[float]) -> tuple[int, list[int]] | None:
+def _as_binary(numbers: list[float]) -> tuple[int, list[int]] | None:
     """Return a power and integers, such that ``integer / 2**power`` is every float; ``None`` where they are wide."""
     power = max([number.as_integer_ratio()[1] for number in numbers]).bit_length() - 1
     if max(map(abs, numbers)) and frexp(max(map(abs, numbers)))[1] + power > 63:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from itertools import accumulate, repeat
-from math import gcd
+from itertools import accumulate, pairwise, repeat
+from math import gcd, log2
 from operator import sub
 from typing import Final, NamedTuple
 
@@ -35,6 +35,8 @@ WIDEST: Final = 72
 """Bits of the widest number: 64, one more for a sign, and what two differences add."""
 _FEW = 40
 """Different values up to which a code word for each is considered."""
+_SMALL = 40
+"""Bits below which nothing better is looked for."""
 _WORTH_TRYING = 96
 """Bits above which it is worth while to see what zstd makes of repetitions."""
 
@@ -97,13 +99,14 @@ def _write_offsets(writer: Writer, first: int, factor: int, offsets: list[int]) 
     model = _best_model(offsets)
     left = _fold(model.numbers, model.fold, model.base)
     packing, cost, detail = _choose_code(left)
-    counts = Counter(offsets)
-    if len(counts) <= _FEW or (2 * len(counts) <= len(offsets) and cost > _WORTH_TRYING):
-        plain = _Model(0, 0, UP, min(counts), offsets)
+    different = len(set(offsets)) if cost > _SMALL else len(offsets)
+    if different <= _FEW or (2 * different <= len(offsets) and cost > _WORTH_TRYING):
+        counts = Counter(offsets)
+        plain = _fold(offsets, UP, min(counts))
         packing_of_values, cost_of_values, detail_of_values = _choose_repetition(plain, counts, cost)
         if cost_of_values < cost:
-            model, packing, detail = plain, packing_of_values, detail_of_values
-            left = _fold(offsets, UP, plain.base)
+            model, left = _Model(0, 0, UP, min(counts), offsets), plain
+            packing, detail = packing_of_values, detail_of_values
     writer.control.append(packing | model.fold << 3 | model.order << 5 | (factor > 1) << 7)
     writer.signed(first)
     if factor > 1:
@@ -115,27 +118,34 @@ def _write_offsets(writer: Writer, first: int, factor: int, offsets: list[int]) 
 
 
 def _best_model(offsets: list[int]) -> _Model:
-    """Return the cheapest way to foretell a column; differences of differences only where differences are cheap."""
-    least, greatest, middle = min(offsets), max(offsets), sorted(offsets)[len(offsets) // 2]
-    best = min(
-        _Model(_cost(offsets, least), 0, UP, least, offsets),
-        _Model(_cost(offsets, greatest), 0, DOWN, greatest, offsets),
-        _Model(_cost(offsets, middle) + len(offsets), 0, AROUND, middle, offsets),
-        key=_cost_of,
-    )
+    """Return the cheapest way to foretell a column; what is unlikely to be it is not looked at."""
+    middle = _middle(offsets)
+    around = _Model(_cost(offsets, middle) + len(offsets), 0, AROUND, middle, offsets)
     steps = list(map(sub, offsets[1:], offsets))
-    middle = sorted(steps)[len(steps) // 2]
-    around = _Model(_cost(steps, middle) + len(steps), 1, AROUND, middle, steps)
-    if around.cost >= best.cost or len(offsets) < 3:
-        return best
+    middle = _middle(steps)
+    cost_of_steps = _cost(steps, middle)
+    stepwise = _Model(cost_of_steps + len(steps), 1, AROUND, middle, steps)
+    if not cost_of_steps and len(offsets) > 2:
+        return stepwise
+    least = min(offsets)
+    up = _Model(_cost(offsets, least), 0, UP, least, offsets)
+    if stepwise.cost >= min(around.cost, up.cost) or len(offsets) < 3:
+        greatest = max(offsets)
+        return min(around, up, _Model(_cost(offsets, greatest), 0, DOWN, greatest, offsets), key=_cost_of)
     bends = list(map(sub, steps[1:], steps))
-    least, middle = min(steps), sorted(bends)[len(bends) // 2]
+    least, middle = min(steps), _middle(bends)
     return min(
-        around,
+        stepwise,
         _Model(_cost(steps, least), 1, UP, least, steps),
         _Model(_cost(bends, middle) + len(bends), 2, AROUND, middle, bends),
         key=_cost_of,
     )
+
+
+def _middle(numbers: list[int]) -> int:
+    """Return a number from about the middle of all: the median of at most 64 of them."""
+    some = sorted(numbers[:: len(numbers) // 64 + 1])
+    return some[len(some) // 2]
 
 
 def _cost(numbers: list[int], base: int) -> int:
@@ -164,34 +174,43 @@ def _unfold(left: list[int], fold: int, base: int) -> list[int]:
     return [base + (~(number >> 1) if number & 1 else number >> 1) for number in left]
 
 
-def _choose_code(left: list[int]) -> tuple[int, int, object]:
-    """Return the cheaper of the two codes that any numbers fit, its cost in bits, and its table."""
+def _choose_code(left: list[int]) -> tuple[int, float, object]:
+    """Return the cheaper of the two codes that any numbers fit, its cost in bits, and what its table is made of."""
+    if not any(left):
+        return CLASSES, 14, {0: len(left)}
     counts = Counter(map(int.bit_length, [number + 1 for number in left]))
-    lengths = code_lengths(counts)
-    cost = sum([count * (lengths[size] + size - 1) for size, count in counts.items()])
+    cost = _entropy(counts) + sum([count * (size - 1) for size, count in counts.items()])
     cost += 14 + 4 * (max(counts) - min(counts) + 1)
     width = max(0, (sum(left) // len(left)).bit_length() - 1)
     rice = sum([number >> width for number in left]) + len(left) * (width + 1) + 8
     if rice <= cost:
         return RICE, rice, width
-    return CLASSES, cost, {size - 1: length for size, length in lengths.items()}
+    return CLASSES, cost, {size - 1: count for size, count in counts.items()}
 
 
-def _choose_repetition(plain: _Model, counts: Counter[int], limit: int) -> tuple[int, int, object]:
+def _choose_repetition(plain: list[int], counts: Counter[int], limit: float) -> tuple[int, float, object]:
     """Return the cheaper of what suits values that come again: a code word for each, or what zstd makes of them."""
-    best: tuple[int, int, object] = (VALUES, limit, None)
+    best: tuple[int, float, object] = (VALUES, limit, None)
     if len(counts) <= _FEW:
-        lengths = code_lengths(counts)
-        cost = sum([count * lengths[value] for value, count in counts.items()])
-        cost += 8 + sum([4 + 8 * ((value - plain.base).bit_length() // 7 + 1) for value in counts])
+        least = min(counts)
+        table = {value - least: count for value, count in counts.items()}
+        cost = _entropy(counts) + 8 + sum([4 + 8 * (value.bit_length() // 7 + 1) for value in table])
         if cost < limit:
-            best = (VALUES, cost, {value - plain.base: length for value, length in lengths.items()})
-    if best[1] > _WORTH_TRYING:
-        planes = _planes(_fold(plain.numbers, UP, plain.base))
+            best = (VALUES, cost, table)
+    if best[1] > _WORTH_TRYING and 3 * len(set(pairwise(plain))) < len(plain):
+        planes = _planes(plain)
         cost = 8 * size_alone(planes)
         if cost < best[1]:
             return PLANES, cost, planes
     return best
+
+
+def _entropy(counts: Counter[int]) -> float:
+    """Return about how many bits a Huffman code takes for all: the entropy, or one bit each where there are two."""
+    if len(counts) == 1:
+        return 0.0
+    total = sum(counts.values())
+    return max(float(total), total * log2(total) - sum([count * log2(count) for count in counts.values()]))
 
 
 def _write_left(writer: Writer, packing: int, detail: object, left: list[int]) -> None:
@@ -206,12 +225,13 @@ def _write_left(writer: Writer, packing: int, detail: object, left: list[int]) -
         writer.control += detail
     else:
         assert isinstance(detail, dict)
-        words = code_words([(length, symbol) for symbol, length in detail.items()])
+        lengths = code_lengths(detail)
+        words = code_words([(length, symbol) for symbol, length in lengths.items()])
         if packing == CLASSES:
-            _write_class_table(writer, detail)
+            _write_class_table(writer, lengths)
             writer.bits.append(write_classes(left, words))
         else:
-            _write_value_table(writer, detail)
+            _write_value_table(writer, lengths)
             writer.bits.append("".join([words[value] for value in left]))
 
 
