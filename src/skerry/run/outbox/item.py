@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +18,13 @@ from skerry.wire.record import BIG_INTEGER, Moment, WireRecord, canonical
 OVERHEAD_BYTES = 64
 """What a row takes beyond its payload: keys, times and its share of a page."""
 _PLAIN = frozenset({str, int, bool, type(None)})
+_SIMPLE = _PLAIN | {float}
+_NUMBERS: dict[str, int] = {name: number for number, name in enumerate(PRIORITIES)}
+_NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
+"""A float of MessagePack with all bits of its exponent set; a text may look like one, and is then looked at closely."""
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_sha256 = hashlib.sha256
+_FIRST_64 = struct.Struct("<q")
 _DEEPEST = 64  # levels of nesting: far below what any reader's recursion takes
 
 
@@ -97,35 +106,79 @@ class Instant(NamedTuple):
     wall_ms: int | None
 
 
-def pack(items: Sequence[Item], instant: Instant, options: OutboxOptions) -> tuple[list[Packed], dict[int, str]]:
-    """Return the items packed, and the reason by place for those that cannot be stored (in ``items`` only)."""
-    packed: list[Packed] = []
-    refused: dict[int, str] = {}
-    limit = int(options.max_record)
-    ttls = [options.ttl_ms_of(number) for number in range(len(PRIORITIES))]
-    for place, item in enumerate(items):
-        try:
-            packed.append(_packed(item, instant, ttls, limit))
-        except (WireError, ValueError) as error:
-            message = error.message if isinstance(error, WireError) else str(error)
-            refused[place] = f"{item.stream}: {message}" if isinstance(item, Item) else message
-    return packed, refused
+class Packer:
+    """Packs the items of one call; what they have in common is encoded once.
+
+    The payload is :func:`skerry.wire.record.canonical` of the record, put together from its parts: MessagePack's
+    arrays are nothing but their elements in a row.
+    """
+
+    def __init__(self, instant: Instant, options: OutboxOptions) -> None:
+        self._instant = instant
+        self._limit = int(options.max_record)
+        self._ttls = [options.ttl_ms_of(number) for number in range(len(PRIORITIES))]
+        self._edges: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+
+    def pack(self, items: Sequence[Item]) -> tuple[list[Packed], dict[int, str]]:
+        """Return the items packed, and the reason by place for those that cannot be stored."""
+        packed: list[Packed] = []
+        refused: dict[int, str] = {}
+        for place, item in enumerate(items):
+            try:
+                packed.append(self._packed(item))
+            except (WireError, ValueError) as error:
+                message = error.message if isinstance(error, WireError) else str(error)
+                refused[place] = f"{item.stream}: {message}" if isinstance(item, Item) else message
+        return packed, refused
+
+    def _packed(self, item: Item) -> Packed:
+        priority = _NUMBERS.get(item.priority)
+        if priority is None:
+            raise ValueError(f"there is no priority {item.priority!r}, only {', '.join(PRIORITIES)}")
+        edges = self._edges.get((item.stream, item.release)) or self._new_edges(item.stream, item.release)
+        payload = edges[0] + self._body(item) + edges[1]
+        if len(payload) + OVERHEAD_BYTES > self._limit:
+            raise ValueError(f"it takes {len(payload)} bytes, more than the {self._limit} of `max_record`")
+        ttl_ms = self._ttls[priority] if item.ttl_s is None else _milliseconds(item.ttl_s)
+        instant = self._instant
+        return Packed(priority, _digest(payload), instant.born_ms, instant.wall_ms, ttl_ms, payload)
+
+    def _body(self, item: Item) -> bytes:
+        """Return the encoded fields; those with anything but plain values at the top take the longer way."""
+        fields = item.fields
+        if type(fields) is dict and _SIMPLE.issuperset(map(type, fields.values())):
+            try:
+                "".join(fields)  # keys are text, or this fails: the quickest way to ask
+                body = _encode(fields)
+            except (TypeError, UnicodeEncodeError, OverflowError):
+                return self._careful_body(item)
+            if _NOT_FINITE.search(body) is None:
+                return body
+        return self._careful_body(item)
+
+    def _careful_body(self, item: Item) -> bytes:
+        """Return the fields as they stand in the canonical encoding, which names what is wrong with them."""
+        record = WireRecord(0, "", plain(item.fields), 0, _NO_MOMENT)
+        return canonical(record)[len(_BARE[0]) : -len(_BARE[1])]
+
+    def _new_edges(self, stream: str, release: str) -> tuple[bytes, bytes]:
+        """Return what stands before and behind the fields in the canonical encoding."""
+        mono_us, moment, _, _ = self._instant
+        edges = _edges(WireRecord(0, stream, {}, mono_us, moment, 0, release))
+        self._edges[stream, release] = edges
+        return edges
 
 
-def _packed(item: Item, instant: Instant, ttls: Sequence[int | None], limit: int) -> Packed:
-    try:
-        priority = PRIORITIES.index(item.priority)
-    except ValueError:
-        raise ValueError(f"there is no priority {item.priority!r}, only {', '.join(PRIORITIES)}") from None
-    fields = plain(item.fields)
-    mono_us, moment, born_ms, wall_ms = instant
-    record = WireRecord(0, item.stream, fields, mono_us, moment, priority, item.release)
-    payload = canonical(record)
-    if len(payload) + OVERHEAD_BYTES > limit:
-        raise ValueError(f"it takes {len(payload)} bytes, more than the {limit} of `max_record`")
-    digest = int.from_bytes(hashlib.sha256(payload).digest()[:8], "little", signed=True)
-    ttl_ms = ttls[priority] if item.ttl_s is None else _milliseconds(item.ttl_s)
-    return Packed(priority, digest, born_ms, wall_ms, ttl_ms, payload)
+def _edges(record: WireRecord) -> tuple[bytes, bytes]:
+    """Return the encoding of a record without fields, before and behind their place."""
+    whole = canonical(record)
+    place = 1 + len(_encode(record.stream))
+    return whole[:place], whole[place + 1 :]
+
+
+def _digest(payload: bytes) -> int:
+    """Return the 64 bits of the record's digest, signed as SQLite has its integers."""
+    return _FIRST_64.unpack_from(_sha256(payload).digest())[0]  # type: ignore[no-any-return]
 
 
 def _milliseconds(seconds: float) -> int:
@@ -179,6 +232,8 @@ def _extension(code: int, data: memoryview) -> int:
     return int.from_bytes(data, "big", signed=True)
 
 
+_NO_MOMENT = Moment("", 0, False)
+_BARE = _edges(WireRecord(0, "", {}, 0, _NO_MOMENT))
 _decoder = msgspec.msgpack.Decoder(tuple[str, dict[str, Any], int, str, int, bool, str], ext_hook=_extension)
 
 

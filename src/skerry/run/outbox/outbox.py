@@ -14,7 +14,7 @@ from skerry.run.outbox import folder, letters, requests
 from skerry.run.outbox.clock import Clock, SystemClock
 from skerry.run.outbox.database import DamagedError
 from skerry.run.outbox.group import GroupCommit, Ticket
-from skerry.run.outbox.item import Instant, Item, ItemsRefusedError, Packed, pack, unpack
+from skerry.run.outbox.item import Instant, Item, ItemsRefusedError, Packed, Packer, unpack
 from skerry.run.outbox.options import OutboxOptions
 from skerry.run.outbox.recovery import opened
 from skerry.run.outbox.status import DeadLetter, OutboxStatus, status_of
@@ -138,7 +138,8 @@ class Outbox:
         """
         mono_us = self._clock.mono_us()
         moment, wall_ms = self._store.life.moment(mono_us)
-        packed, refused = pack(items, Instant(mono_us, moment, self._store.life.now_ms(), wall_ms), self._options)
+        instant = Instant(mono_us, moment, self._store.life.now_ms(), wall_ms)
+        packed, refused = Packer(instant, self._options).pack(items)
         seqs: list[int] = self._group.run(packed) if packed else []
         if refused:
             left = iter(seqs)

@@ -13,7 +13,7 @@ from skerry.run.outbox import tables
 from skerry.run.outbox.ballast import Ballast
 from skerry.run.outbox.clock import Clock
 from skerry.run.outbox.database import DamagedError, DiskFullError, load_apsw, open_database, translated
-from skerry.run.outbox.item import Packed
+from skerry.run.outbox.item import OVERHEAD_BYTES, Packed
 from skerry.run.outbox.life import Life
 from skerry.run.outbox.options import PRIORITIES, OutboxOptions
 from skerry.run.outbox.room import make_room
@@ -257,12 +257,12 @@ class Store:
         return self._add_on_full_disk(records)
 
     def _needed(self, records: Sequence[Packed]) -> tuple[list[int], list[int], str]:
-        arriving = [(record.priority, record.size) for record in records]
-        total = sum(size for _, size in arriving)
+        total = sum([len(record[-1]) for record in records]) + OVERHEAD_BYTES * len(records)
         if total + sum(self.sizes) <= self._cap and all(
             held + total <= cap for held, cap in zip(self.sizes, self._caps, strict=True)
         ):
             return [], [], "caps"
+        arriving = [(record.priority, record.size) for record in records]
         room = make_room(self.sizes, arriving, self._caps, self._cap, self._slack)
         return room.evict, room.dropped, "caps"
 
@@ -290,11 +290,14 @@ class Store:
     def remember(self, records: Sequence[Packed | None]) -> None:
         """Count records as stored, under the next numbers; ``None`` has only used its number up."""
         self.last_seq += len(records)
+        sizes, counts = self.sizes, self.counts
         for record in records:
             if record is not None:
-                self.sizes[record.priority] += record.size
-                self.counts[record.priority] += 1
-                self.mortal = self.mortal or record.ttl_ms is not None
+                priority, _, _, _, ttl_ms, payload = record
+                sizes[priority] += len(payload) + OVERHEAD_BYTES
+                counts[priority] += 1
+                if ttl_ms is not None:
+                    self.mortal = True
 
     def take_over(self, records: Sequence[Packed], letters: Sequence[tuple[Any, ...]], losses: dict[str, int]) -> None:
         """Store what was saved of another store, all of it or nothing; raises ``DiskFullError`` and ``OutboxError``."""
