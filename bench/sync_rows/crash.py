@@ -51,7 +51,7 @@ def add_rows(report: Report, *, quick: bool = False) -> None:
 
 
 class Found(msgspec.Struct, kw_only=True):
-    """What was counted: ``events`` by kind, ``wrong_books`` epochs whose audit at the hub is not that of its records."""
+    """What was counted: ``events`` by kind, ``wrong_books`` epochs whose audit is not that of their records."""
 
     rounds: int = 0
     events: dict[str, int] = {}

@@ -91,14 +91,16 @@ def main() -> None:
         print(json.dumps({"pid": child}), flush=True)
 
 
+_ROLES: dict[str, Callable[..., None]] = {"hub": run_hub, "device": run_device}
+
+
 def _be(order: dict[str, Any]) -> None:
     """Be what was ordered, and never come back."""
     code = 1
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
-        be: Callable[..., None] = {"hub": run_hub, "device": run_device}[order.pop("be")]
-        be(**order)
+        _ROLES[order.pop("be")](**order)
         code = 0
     finally:
         os._exit(code)

@@ -247,7 +247,7 @@ class Conductor:
             self._count(lost=1)
             if timed_out:
                 self._pace = paces.lost(self._pace)
-            self._failed(job)
+            self._failed(job.begun)
             self._state("waiting", reason)
 
     def _end(self, job: Job, traffic: int) -> None:
@@ -274,7 +274,7 @@ class Conductor:
         try:
             self._settle(job, judgement)
         except OutboxError as error:  # a full disk, say: the records stay, are sent again, and are duplicates there
-            self._failed(job)
+            self._failed(job.begun)
             self._state("waiting", error.message)
             return
         self._succeeded(job, total(judgement.committed))
@@ -292,7 +292,7 @@ class Conductor:
             shelf.fork_reason = f"the hub holds other records under {total(judgement.forked)} of our numbers"
         self._fork_if_due(shelf)
         if judgement.unanswered and not settled:
-            self._failed(job)  # else the same batch would be sent again and again without a pause
+            self._failed(job.begun)  # else the same batch would be sent again and again without a pause
 
     def _audit_fault(self, job: Job, receipt: Receipt, judgement: Judgement) -> str:
         numbers = [seq for first, last in judgement.committed for seq in range(first, last + 1)]
@@ -312,7 +312,7 @@ class Conductor:
     def _put_off(self, job: Job, answer: Answer) -> None:
         self._count(put_off=1)
         if answer.retry_after_s is None:
-            self._failed(job)
+            self._failed(job.begun)
         self._state("waiting", f"the hub is busy ({answer.status})")
 
     def _batch_refused(self, job: Job, answer: Answer) -> None:
@@ -336,29 +336,29 @@ class Conductor:
     def _refused(self, job: Job, answer: Answer) -> None:
         self._count(refused=1)
         why = refusal_told(answer)
-        self._failed(job, slow=answer.status < 500)
+        self._failed(job.begun, slow=answer.status < 500)
         self._state("refused", why)
         self._tell("refused", why)
 
     def _impostor(self, job: Job, answer: Answer, what: str = "") -> None:
         self._count(impostors=1)
         why = impostor_told(answer, what)
-        self._failed(job)
+        self._failed(job.begun)
         self._state("impostor", why)
         self._tell("impostor", why)
 
     def _distrust(self, job: Job, fault: str) -> None:
         self._count(distrusted=1)
         why = f"the hub's receipt is not believed: {fault}. Everything is kept here"
-        self._failed(job, slow=True)
+        self._failed(job.begun, slow=True)
         self._state("distrusted", why)
         self._tell("distrusted", why)
 
-    def _failed(self, job: Job, *, slow: bool = False) -> None:
+    def _failed(self, begun: float, *, slow: bool = False) -> None:
         first_s = max(self._options.first_pause, _REFUSED_PAUSE_S) if slow else self._options.first_pause
         longest_s = max(first_s, self._options.longest_pause)
         self._circuit = circuits.failed(
-            self._circuit, job.begun, self._now(), first_s=first_s, longest_s=longest_s, draw=self._draw
+            self._circuit, begun, self._now(), first_s=first_s, longest_s=longest_s, draw=self._draw
         )
 
     def _fork_if_due(self, shelf: Shelf) -> None:
@@ -396,14 +396,13 @@ class Conductor:
             is_over = verdict.most_bytes is not None and size > verdict.most_bytes
             return max(self._purse.left_s, 0.05) if is_over else 0.0
 
-    def beside_failed(self, begun: float) -> None:
-        """Fold in that something beside the records got no answer."""
+    def beside(self, begun: float, *, answered: bool) -> None:
+        """Fold in whether something beside the records, begun at ``begun``, got an answer of the hub."""
         with self._lock:
-            options = self._options
-            self._circuit = circuits.failed(
-                self._circuit, begun, self._now(), first_s=options.first_pause, longest_s=options.longest_pause,
-                draw=self._draw,
-            )  # fmt: skip
+            if answered:
+                self._circuit = circuits.succeeded(self._circuit, begun)
+            else:
+                self._failed(begun)
 
     def close(self) -> None:
         """Write down what was spent."""

@@ -156,11 +156,12 @@ class Courier:
                 self._ask(entry)
             else:
                 self._append(entry, self._offset)
+            self._conductor.beside(begun, answered=True)
         except FileNotFoundError:
             self._give_up(entry, "the file is gone")
         except (OSError, SkerryError) as error:
             self._offset = None
-            self._conductor.beside_failed(begun)
+            self._conductor.beside(begun, answered=False)
             self._say(told_plainly(error, "blobs") if isinstance(error, OSError) else error.message)
         finally:
             self._conductor.charge(self._lane.traffic())
