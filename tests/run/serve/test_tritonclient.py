@@ -14,7 +14,7 @@ import pytest
 
 from skerry.run.serve.messages import TABLE, message_classes
 from skerry.run.serve.server import Server
-from tests.run.serve.parts import PATIENCE_S, Adder, numbers, serving, text_model
+from tests.run.serve.parts import PATIENCE_S, Adder, numbers, serving, text_model, wait_for
 
 triton_http = pytest.importorskip("tritonclient.http")
 triton_grpc = pytest.importorskip("tritonclient.grpc")
@@ -183,6 +183,7 @@ def test_the_deadline_of_grpc_drops_what_has_not_begun() -> None:
         assert adder.has_begun.wait(PATIENCE_S)
         with pytest.raises(InferenceServerException, match=r"[Dd]eadline"):
             client.infer("adder", [tensor], client_timeout=0.05)
+        wait_for(server, "skerry_serve_in_flight", 1)
         adder.may_run.set()
         first.join(PATIENCE_S)
         client.infer("adder", [tensor])
