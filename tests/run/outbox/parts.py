@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
+
+import apsw
 
 from skerry.run.outbox import Item, Outbox, OutboxOptions
 from skerry.run.outbox.options import Priority
 from skerry.spec.units import Size
 
+PAGE = 4096
 YEAR_MS = 365 * 86400 * 1000
 
 
@@ -59,3 +63,20 @@ def opened(folder: Path, **more: Any) -> Outbox:
 
 def numbers(outbox: Outbox) -> list[int]:
     return [record.fields["n"] for record in outbox.pending(100_000, 2**40)]
+
+
+def spoil(path: Path, pages: list[int]) -> None:
+    with path.open("r+b") as file:
+        for page in pages:
+            file.seek((page - 1) * PAGE)
+            file.write(random.Random(page).randbytes(PAGE))
+    path.with_name(path.name + "-wal").unlink(missing_ok=True)
+
+
+def pages_of(path: Path, name: str) -> list[int]:
+    """Return the pages of a table, its root first."""
+    connection = apsw.Connection(str(path))
+    query = "SELECT pageno FROM dbstat WHERE name = ? ORDER BY path"
+    found = [row[0] for row in connection.execute(query, (name,))]
+    connection.close()
+    return found

@@ -12,9 +12,7 @@ import pytest
 from skerry.run.outbox import Outbox
 from skerry.run.outbox.recovery import successor_of
 from skerry.spec.errors import OutboxError
-from tests.run.outbox.parts import item, numbers, opened
-
-PAGE = 4096
+from tests.run.outbox.parts import PAGE, item, numbers, opened, pages_of, spoil
 
 
 def filled(folder: Path, count: int = 200) -> str:
@@ -23,23 +21,6 @@ def filled(folder: Path, count: int = 200) -> str:
         outbox.put([item(1000, "critical"), item(1001, "low")])
         outbox.bury(1, "poison")
         return outbox.epoch
-
-
-def spoil(path: Path, pages: list[int]) -> None:
-    with path.open("r+b") as file:
-        for page in pages:
-            file.seek((page - 1) * PAGE)
-            file.write(random.Random(page).randbytes(PAGE))
-    path.with_name(path.name + "-wal").unlink(missing_ok=True)
-
-
-def pages_of(path: Path, name: str) -> list[int]:
-    """Return the pages of a table, its root first."""
-    connection = apsw.Connection(str(path))
-    query = "SELECT pageno FROM dbstat WHERE name = ? ORDER BY path"
-    found = [row[0] for row in connection.execute(query, (name,))]
-    connection.close()
-    return found
 
 
 def aside(folder: Path) -> list[str]:

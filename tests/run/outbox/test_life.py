@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from skerry.run.outbox import SystemClock
 from skerry.spec.units import Duration
-from tests.run.outbox.parts import YEAR_MS, HandClock, item, numbers, opened, options
+from tests.run.outbox.parts import YEAR_MS, HandClock, item, numbers, opened, options, pages_of, spoil
 
 HOUR = 3600.0
 
@@ -100,3 +101,41 @@ def test_the_clock_of_this_machine_tells_what_it_can() -> None:
     int(clock.boot(), 16)
     assert clock.synced() in {True, False}
     assert clock.wall_ms() > 1_600_000_000_000
+
+
+def test_a_kill_within_a_boot_makes_no_record_older(tmp_path: Path) -> None:
+    clock = HandClock(synced=False)
+    for number in range(3):
+        source = tmp_path / str(number)
+        outbox = opened(source, clock=clock)
+        outbox.put([item(number, ttl_s=HOUR)])
+        clock.pass_s(100)
+        shutil.copytree(source, tmp_path / str(number + 1))  # what a kill leaves behind
+        outbox.close()
+    with opened(tmp_path / "3", clock=clock) as outbox:
+        clock.pass_s(20)
+        outbox.losses()
+        assert numbers(outbox) == [0, 1, 2]
+        clock.pass_s(HOUR - 250)
+        outbox.losses()
+        assert numbers(outbox) == [1, 2]
+
+
+@pytest.mark.parametrize("table", ["store", "dead"])
+def test_a_recovery_makes_no_record_older_or_younger(tmp_path: Path, table: str) -> None:
+    clock = HandClock(synced=False)
+    for number in range(3):  # the life of the store is longer than that of a boot
+        with opened(tmp_path, clock=clock) as outbox:
+            clock.pass_s(100 * HOUR)
+            outbox.put([item(number, ttl_s=HOUR)])
+        clock.reboot(off_s=0) if number < 2 else clock.pass_s(HOUR / 2)
+    path = tmp_path / "outbox.db"
+    spoil(path, pages_of(path, table)[:1])
+    with opened(tmp_path, clock=clock) as outbox:
+        clock.pass_s(20)
+        outbox.losses()
+        assert outbox.losses()["damaged.stores"] == 1
+        assert numbers(outbox) == [2]
+        clock.pass_s(HOUR / 2)
+        outbox.losses()
+        assert numbers(outbox) == []

@@ -273,6 +273,13 @@ def test_one_store_for_each_who_opens_the_folder(tmp_path: Path) -> None:
             assert numbers(orphan) == [2]
             assert again.adopt() == [], "it is held now"
             orphan.settle([(1, 1)])
+        (orphan,) = again.adopt()
+        assert orphan.retire(), "it is empty"
+        assert [path.name for path in tmp_path.glob("outbox-1*")] == []
+        assert again.adopt() == []
+        again.bury(1, "poison")
+        assert not again.retire(), "somebody has to look at the dead letter"
+        assert again.path.exists()
 
 
 def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -42,10 +43,23 @@ def try_lock(path: Path) -> StoreLock | None:
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        same = os.fstat(descriptor).st_ino == lock_file(path).stat().st_ino
+    except FileNotFoundError:
+        same = False
     except OSError:
         os.close(descriptor)
         return None
+    if not same:  # its last holder has removed the store, and the lock with it
+        os.close(descriptor)
+        return try_lock(path)
     return StoreLock(path, descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a store that is locked and closed, the lock last."""
+    for part in ("-wal", "-shm", ".ballast", "", ".lock"):
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + part).unlink(missing_ok=True)
 
 
 def lock_file(path: Path) -> Path:

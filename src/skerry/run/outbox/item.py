@@ -25,6 +25,7 @@ _NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _sha256 = hashlib.sha256
 _FIRST_64 = struct.Struct("<q")
+_LONGEST_TTL_MS = 10**15  # thirty thousand years: sums with it stay within 64 bits
 _DEEPEST = 64  # levels of nesting: far below what any reader's recursion takes
 
 
@@ -184,7 +185,7 @@ def _digest(payload: bytes) -> int:
 def _milliseconds(seconds: float) -> int:
     if not (isinstance(seconds, int | float) and math.isfinite(seconds) and seconds >= 0):
         raise ValueError(f"a time to live of {seconds!r} s")
-    return int(seconds * 1000)
+    return min(int(seconds * 1000), _LONGEST_TTL_MS)
 
 
 def plain(fields: Any) -> dict[str, Any]:

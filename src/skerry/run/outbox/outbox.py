@@ -162,8 +162,7 @@ class Outbox:
             ticket.result = seqs[start : start + len(ticket.work)]
             start += len(ticket.work)
         if self._waiting:
-            with self._arrival:
-                self._arrival.notify_all()
+            self._announce()
 
     def _using(self, work: Callable[[Store], Answer]) -> Answer:
         """Run work on the store, in turn; on a damaged one, put it aside and run the work on its successor."""
@@ -201,7 +200,7 @@ class Outbox:
             store.write_down()
         requests.serve(store)
         if store.ballast.take() or store.ballast.room_to_spare():
-            store.relax()
+            store.squeeze.relax()
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
@@ -219,6 +218,8 @@ class Outbox:
         excluding:
             Ranges of numbers that are on their way already.
         """
+        if limit < 1:
+            return []
         gaps = _gaps(merge(excluding))
         return self._using(lambda store: self._read_pending(store, limit, max_bytes, gaps))
 
@@ -296,8 +297,7 @@ class Outbox:
         """Send dead letters again, under new numbers: those of ``ids``, or all; return how many."""
         chosen = None if ids is None else list(ids)
         count = self._using(lambda store: letters.replay(store, chosen))
-        with self._arrival:
-            self._arrival.notify_all()
+        self._announce()
         return count
 
     def drop(self, ids: Iterable[int] | None = None) -> int:
@@ -310,7 +310,7 @@ class Outbox:
         return self._using(self._status)
 
     def _status(self, store: Store) -> OutboxStatus:
-        known = store.read(lambda: status_of(store.connection, self.path))
+        known = store.read(lambda: status_of(store.connection, self.path, (store.sizes, store.counts)))
         return msgspec.structs.replace(known, held=True, losses=store.losses(), ballast_bytes=store.ballast.held_bytes)
 
     def adopt(self) -> list[Outbox]:
@@ -332,13 +332,34 @@ class Outbox:
         other._open(lock, self.device)
         return other
 
+    def retire(self) -> bool:
+        """Close the store; remove its files if it is empty and the hub was told of all its losses, and tell whether.
+
+        For an adopted store that has been sent: its epoch ends here.
+        """
+        with self._turn:
+            done = not self._using(lambda store: any(store.counts) or store.owes())
+            self._shut()
+            if done:
+                folder.remove(self.path)
+            self._lock.release()
+        self._announce()
+        return done
+
     def close(self) -> None:
         """Close the store and let another process have it; safe to call twice."""
         with self._turn:
-            if not self._closed:
-                self._closed = True
-                self._store.close()
-                self._lock.release()
+            self._shut()
+            self._lock.release()
+        self._announce()
+
+    def _shut(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._store.close()
+
+    def _announce(self) -> None:
+        """Wake whoever waits for records."""
         with self._arrival:
             self._arrival.notify_all()
 

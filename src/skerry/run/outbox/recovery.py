@@ -134,4 +134,4 @@ def _take_over(store: Store, found: Salvaged, known: Sequence[int] | None) -> No
             losses[f"damaged.{PRIORITIES[priority]}"] = count - saved[priority]
     for name, count in found.losses.items():
         losses[name] = losses.get(name, 0) + count
-    store.take_over(found.records, found.letters, losses)
+    store.take_over(found, losses)

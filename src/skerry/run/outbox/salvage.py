@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from skerry.run.outbox.database import load_apsw
 from skerry.run.outbox.item import Packed, unpack
+from skerry.run.outbox.life import LifeMark
 from skerry.run.outbox.options import PRIORITIES
+from skerry.run.outbox.tables import read_mark
 
 _MOST_JUMPS = 4096  # damaged places that are stepped over in one table before the rest is given up
 
 
 class Salvaged(NamedTuple):
-    """What a damaged store gave back: records in their order, rows of dead letters, losses that nobody was told of."""
+    """What a damaged store gave back.
+
+    Records in their order, rows of dead letters, losses that nobody was told of, and how long it has lived.
+    """
 
     records: list[Packed]
     letters: list[tuple[Any, ...]]
     losses: dict[str, int]
+    mark: LifeMark | None
 
 
 def salvage(path: Path, vfs: str | None = None) -> Salvaged:
     """Read what can be read of a damaged store; a record counts only when its content is what was stored."""
     apsw = load_apsw()
-    nothing = Salvaged([], [], {})
+    nothing = Salvaged([], [], {}, None)
     try:
         connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE, vfs)
     except apsw.Error:
@@ -37,7 +44,9 @@ def salvage(path: Path, vfs: str | None = None) -> Salvaged:
         found.sort(key=lambda pair: pair[0])
         letters = _rows(connection, apsw, "SELECT epoch, seq, priority, digest, reason, payload FROM dead ORDER BY id")
         losses = _rows(connection, apsw, "SELECT name, count - told FROM loss WHERE count > told")
-        return Salvaged([record for _, record in found], _sound(letters), _counts(losses))
+        values = dict(_rows(connection, apsw, "SELECT name, value FROM store"))
+        records = [record for _, record in found]
+        return Salvaged(records, _sound(letters), _counts(losses), _mark(values, records))
     finally:
         connection.close(True)
 
@@ -45,6 +54,19 @@ def salvage(path: Path, vfs: str | None = None) -> Salvaged:
 def _sound(rows: Iterator[Any]) -> list[tuple[Any, ...]]:
     """Return the dead letters whose content is what was stored."""
     return [row for row in rows if _whole((row[1], row[3], 0, None, None, row[5]), row[2]) is not None]
+
+
+def _mark(values: dict[Any, Any], records: list[Packed]) -> LifeMark | None:
+    """Return how long the store has lived, by its own word or else by its newest record."""
+    with contextlib.suppress(LookupError, TypeError, ValueError):
+        mark = read_mark(values)
+        if mark is not None:
+            return mark
+    if not records:
+        return None
+    newest = max(records, key=lambda record: record.born_ms)
+    record = unpack(0, newest.priority, newest.digest, newest.payload)
+    return LifeMark(record.moment.boot, newest.born_ms - record.mono_us // 1000, newest.born_ms)
 
 
 def _counts(rows: Iterator[Any]) -> dict[str, int]:

@@ -65,10 +65,13 @@ class OutboxStatus(msgspec.Struct, frozen=True, kw_only=True):
     file_bytes: int
 
 
-def status_of(connection: apsw.Connection, path: Path) -> OutboxStatus:
-    """Return what the file of a store tells; whether a process holds it, and the ballast, are asked of the folder."""
+def status_of(connection: apsw.Connection, path: Path, held: tuple[list[int], list[int]] | None = None) -> OutboxStatus:
+    """Return what the file of a store tells; whether a process holds it, and the ballast, are asked of the folder.
+
+    ``held`` are bytes and records by class where they are known: counting them reads the whole store.
+    """
     values = tables.read_values(connection)
-    sizes, counts = tables.held(connection)
+    sizes, counts = held or tables.held(connection)
     dead, dead_bytes = dead_held(connection)
     return OutboxStatus(
         file=str(path),

@@ -12,21 +12,19 @@ from typing import Any, TypeVar
 from skerry.run.outbox import tables
 from skerry.run.outbox.ballast import Ballast
 from skerry.run.outbox.clock import Clock
-from skerry.run.outbox.database import DamagedError, DiskFullError, load_apsw, open_database, translated
+from skerry.run.outbox.database import DamagedError, DiskFullError, load_apsw, one_row, open_database, translated
 from skerry.run.outbox.item import OVERHEAD_BYTES, Packed
 from skerry.run.outbox.life import Life
 from skerry.run.outbox.options import PRIORITIES, OutboxOptions
 from skerry.run.outbox.room import make_room
+from skerry.run.outbox.salvage import Salvaged
+from skerry.run.outbox.squeeze import EMPTY, FILL, PAGE_BYTES, Squeeze
 from skerry.spec.errors import OutboxError, OutboxFullError
 from skerry.wire.ranges import Range
 
 Answer = TypeVar("Answer")
-_FILL = "CREATE TABLE IF NOT EXISTS filler (content); INSERT INTO filler VALUES (zeroblob(?))"
-_EMPTY = "DROP TABLE IF EXISTS filler"
-_UNLIMITED = 2**32 - 2  # pages: the most that SQLite takes
 _LOG_PAGES = 1000  # pages of the write-ahead log after which it is brought in, without a reserve: SQLite's own default
-_PAGE_BYTES = 4096
-_FRAME_BYTES = _PAGE_BYTES + 24  # of a page in the log
+_FRAME_BYTES = PAGE_BYTES + 24  # of a page in the log
 _LOG_SHARE = 0.9  # of the reserve, so that a commit of some pages does not make the log grow
 _CRITICAL = len(PRIORITIES) - 1
 _CHECKED_BYTES = 32_000_000  # a store up to this size is looked through when it is opened: a second on a slow card
@@ -57,8 +55,7 @@ class Store:
         self.ballast = Ballast(path, int(options.ballast))
         reserved = int(options.reserve * _LOG_SHARE / _FRAME_BYTES)
         self._log_limit = max(reserved, 50) if options.reserve else _LOG_PAGES
-        self.squeezed = False
-        """Whether the disk is full, so that the database must get by with the pages that it has."""
+        self.squeeze = Squeeze(self, int(options.ballast), self._log_limit * PAGE_BYTES // 2)
         self.connection = open_database(path, synchronous=synchronous, vfs=vfs)
         self.log_pages = 0
         self.connection.set_wal_hook(self._note_log)
@@ -82,17 +79,24 @@ class Store:
             raise
 
     def _read(self, device: str, clock: Clock) -> None:
-        self.connection.execute(_EMPTY)
+        self.connection.execute(EMPTY)
         values = tables.read_values(self.connection)
-        self.life = Life(clock, tables.read_mark(values), tables.newest_birth(self.connection))
+        mark = tables.read_mark(values)
+        self._clock = clock
+        self.life = Life(clock, mark, tables.newest_birth(self.connection))
         if "epoch" not in values:
             self._reserve()
             values = {"device": device, "epoch": fresh_epoch(), "settled": 0, "checksum": 0, "forks": 0}
-            self._within(lambda: tables.write_values(self.connection, values))
+            values |= tables.mark_values(self.life.mark())
+            self.within(lambda: tables.write_values(self.connection, values))
             self.checkpoint()  # or the file itself would not yet tell what it is
         self.device, self.epoch = str(values["device"]), str(values["epoch"])
         self.settled, self.checksum = int(values["settled"]), int(values["checksum"]) % 2**64
         self.forks = int(values["forks"])
+        if mark is None or mark.boot != self.life.boot:
+            # Before anything is born in this boot: by the mark alone the next opening knows what that is counted from.
+            with contextlib.suppress(DiskFullError):
+                self.transaction(self._write_down)
         if self.path.stat().st_size <= _CHECKED_BYTES:
             tables.check(self.connection)
         self.last_seq = tables.last_seq(self.connection)
@@ -107,8 +111,8 @@ class Store:
         size = int(self._options.reserve)
         if size:
             with contextlib.suppress(DiskFullError):  # a disk that is full already has nothing to reserve
-                self._within(lambda: self.connection.execute(_FILL, (size,)))
-                self._within(lambda: self.connection.execute(_EMPTY))
+                self.within(lambda: self.connection.execute(FILL, (size,)))
+                self.within(lambda: self.connection.execute(EMPTY))
 
     def _note_log(self, connection: Any, name: str, pages: int) -> int:
         self.log_pages = pages
@@ -149,12 +153,13 @@ class Store:
         or another ``OutboxError``.
         """
         try:
-            return self._within(work)
+            return self.within(work)
         except DiskFullError:
-            self._find_space()
-            return self._within(work)
+            self.squeeze.find_space()
+            return self.within(work)
 
-    def _within(self, work: Callable[[], Answer]) -> Answer:
+    def within(self, work: Callable[[], Answer]) -> Answer:
+        """Run ``work`` and make it durable, or leave all as it was; once only."""
         try:
             self.connection.execute("BEGIN IMMEDIATE")
             answer = work()
@@ -194,48 +199,6 @@ class Store:
         self.log_pages = 0 if pages == done else self.log_pages
         return bool(pages == done)
 
-    def _find_space(self) -> None:
-        """Make room on a full disk, or notice that there is some again.
-
-        A database that grows finds out only when the log is brought in that there is no space, and then neither the
-        log nor the database can go on: not even for deleting. So the ballast is given up for the log to be brought
-        in, what is left of its space becomes free pages of the database before others take it, and from then on the
-        database may not grow (``max_page_count``): a record that does not fit fails at once, and can take the place
-        of others.
-        """
-        if self.ballast.room_to_spare():
-            self.relax()
-            return
-        self.ballast.give_up()
-        if self.checkpoint() and not self.squeezed:
-            self._claim()
-            self._limit_pages(self.path.stat().st_size // _PAGE_BYTES)
-            self.squeezed = True
-
-    def relax(self) -> None:
-        """Let the database grow again."""
-        if self.squeezed:
-            self._limit_pages(_UNLIMITED)
-            self.squeezed = False
-
-    def _limit_pages(self, pages: int) -> None:
-        with contextlib.suppress(self._error):
-            self.connection.execute(f"PRAGMA max_page_count = {pages}").fetchall()
-
-    def _claim(self) -> None:
-        """Turn what is free on the disk, up to the size of the ballast, into free pages of the database."""
-        step = self._log_limit * _PAGE_BYTES // 2
-        left = int(self._options.ballast)
-        with contextlib.suppress(DiskFullError):
-            while left >= step and self.ballast.free_bytes() >= 2 * step:
-                self._within(lambda: self.connection.execute(_FILL, (step,)))
-                left -= step
-                if not self.checkpoint():
-                    break
-        with contextlib.suppress(DiskFullError):
-            self._within(lambda: self.connection.execute(_EMPTY))
-        self.checkpoint()
-
     # -- records -----------------------------------------------------------------------------------------------------
 
     def add(self, records: Sequence[Packed]) -> list[int]:
@@ -249,9 +212,9 @@ class Store:
         try:
             return self._add(records, self._needed(records))
         except DiskFullError:
-            squeezed = self.squeezed
-            self._find_space()
-        if not (squeezed and self.squeezed):
+            squeezed = self.squeeze.on
+            self.squeeze.find_space()
+        if not (squeezed and self.squeeze.on):
             with contextlib.suppress(DiskFullError):
                 return self._add(records, self._needed(records))
         return self._add_on_full_disk(records)
@@ -280,7 +243,7 @@ class Store:
         if len(statements) == 1 and not losses and not any(evicting):
             self._execute(*statements[0])  # one statement is a transaction of its own
         else:
-            freed = self._within(lambda: self._write(statements, evicting, losses, cause))
+            freed = self.within(lambda: self._write(statements, evicting, losses, cause))
         self.unwritten = {}
         self.remember(kept)
         for priority, (size, count) in enumerate(freed):
@@ -299,19 +262,23 @@ class Store:
                 if ttl_ms is not None:
                     self.mortal = True
 
-    def take_over(self, records: Sequence[Packed], letters: Sequence[tuple[Any, ...]], losses: dict[str, int]) -> None:
+    def take_over(self, found: Salvaged, losses: dict[str, int]) -> None:
         """Store what was saved of another store, all of it or nothing; raises ``DiskFullError`` and ``OutboxError``."""
+        life = Life(self._clock, found.mark)
 
         def work() -> None:
-            for text, values in tables.inserts(self.last_seq + 1, records):
+            for text, values in tables.inserts(self.last_seq + 1, found.records):
                 self.connection.execute(text, values)
             self.connection.executemany(
-                "INSERT INTO dead (epoch, seq, priority, digest, reason, payload) VALUES (?, ?, ?, ?, ?, ?)", letters
+                "INSERT INTO dead (epoch, seq, priority, digest, reason, payload) VALUES (?, ?, ?, ?, ?, ?)",
+                found.letters,
             )
             tables.count_losses(self.connection, losses)
+            tables.write_values(self.connection, tables.mark_values(life.mark()))
 
         self.transaction(work)
-        self.remember(records)
+        self.life = life
+        self.remember(found.records)
 
     def _execute(self, text: str, values: list[Any]) -> None:
         try:
@@ -339,7 +306,7 @@ class Store:
         """Put new records in the place of old ones that matter less, then only what matters most."""
         for least in (0, _CRITICAL):
             chosen = [record for record in records if record.priority >= least]
-            need = 2 * sum(record.size for record in chosen) + 16 * _PAGE_BYTES
+            need = 2 * sum(record.size for record in chosen) + 16 * PAGE_BYTES
             evicting = make_room(self.sizes, [], [2**62] * len(PRIORITIES), max(sum(self.sizes) - need, 0)).evict
             # A critical record is never given up for room on the disk: whoever brings the next one is told instead.
             highest = min(max((record.priority for record in chosen), default=0), _CRITICAL - 1)
@@ -445,6 +412,11 @@ class Store:
         tables.write_values(self.connection, tables.mark_values(self.life.mark()))
         if self.unwritten:
             tables.count_losses(self.connection, self.unwritten)
+
+    def owes(self) -> bool:
+        """Tell whether there are dead letters, or losses that the hub was not told of."""
+        query = "SELECT EXISTS (SELECT 1 FROM dead) OR EXISTS (SELECT 1 FROM loss WHERE count > told)"
+        return bool(self.unwritten) or bool(self.read(lambda: one_row(self.connection, query)[0]))
 
     def losses(self) -> dict[str, int]:
         """Return the losses of this epoch, those that only memory knows included."""
