@@ -15,6 +15,7 @@ from skerry.run.outbox.clock import SystemClock
 from skerry.run.outbox.item import Item
 from skerry.run.outbox.options import OutboxOptions
 from skerry.run.outbox.outbox import Outbox
+from skerry.run.uplink.job import Clock
 from skerry.run.uplink.opening import Target, open_uplink
 from skerry.run.uplink.options import UplinkOptions
 from skerry.run.uplink.uplink import Uplink
@@ -43,7 +44,7 @@ class World:
         self.authority: Authority | None = None
         self.hub: Hub | None = None
 
-    def start_hub(self, *, tls: bool = False, **settings: Any) -> Hub:
+    def start_hub(self, *, tls: bool = False, clock: Callable[[], float] = time.time, **settings: Any) -> Hub:
         if tls and self.authority is None:
             self.authority = Authority.init(
                 self.folder / "authority", hub=f"https://127.0.0.1:{self.port}", now=time.time()
@@ -51,16 +52,16 @@ class World:
         setup = HubSetup(
             data=self.folder / "hub", port=self.port, authority=self.folder / "authority" if tls else None, **settings
         )
-        hub = self.hub = Hub(setup)
+        hub = self.hub = Hub(setup, clock=clock)
         hub.start()
         self.stack.callback(hub.close)
         return hub
 
-    def identity(self, name: str = "pump-1") -> Identity:
+    def identity(self, name: str = "pump-1", now: float | None = None) -> Identity:
         folder = self.folder / f"identity-{name}"
         if self.authority is None:
             return loopback_identity(folder, name)
-        token = self.authority.issue_token(name, now=time.time())
+        token = self.authority.issue_token(name, now=now or time.time())
         return enrol("", token, folder)
 
     def outbox(self, name: str = "pump-1") -> Outbox:
@@ -69,13 +70,19 @@ class World:
         return outbox
 
     def uplink(
-        self, outbox: Outbox, identity: Identity, port: int = 0, options: UplinkOptions = QUICK, carrier: str = ""
+        self,
+        outbox: Outbox,
+        identity: Identity,
+        port: int = 0,
+        options: UplinkOptions = QUICK,
+        carrier: str = "",
+        clock: Clock | None = None,
     ) -> Uplink:
         chosen = carrier or ("http" if self.authority is None else "https")
         target = Target(chosen, "127.0.0.1", port or self.port)
         state = self.folder / f"state-{identity.device}"
         state.mkdir(exist_ok=True)
-        uplink = open_uplink(outbox, target, identity, options, state=state, clock=SystemClock())
+        uplink = open_uplink(outbox, target, identity, options, state=state, clock=clock or SystemClock())
         self.stack.callback(uplink.close)
         uplink.start()
         return uplink

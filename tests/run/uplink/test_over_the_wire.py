@@ -10,10 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from skerry.run.outbox.clock import SystemClock
 from skerry.run.uplink.options import UplinkOptions
+from skerry.run.uplink.passport import Passport
 from skerry.spec.units import Duration
 from skerry.testing.http_server import http_server
 from skerry.testing.shaped_link import ShapedLink
+from skerry.trust.identity import load_identity
 from tests.run.uplink.conftest import QUICK, World, eventually, items
 
 
@@ -199,3 +202,50 @@ def test_a_revoked_device_is_refused_and_keeps_its_records(world: World) -> None
     uplink.wake()
     assert eventually(lambda: uplink.status().state == "refused"), uplink.status()
     assert outbox.status().pending == 3
+
+
+class ClockAhead(SystemClock):
+    """A clock that is some hours ahead."""
+
+    hours = 0.0
+
+    def wall_ms(self) -> int:
+        return super().wall_ms() + int(self.hours * 3.6e6)
+
+    def synced(self) -> bool:
+        return True
+
+
+def test_a_certificate_is_renewed_while_the_uplink_runs(world: World) -> None:
+    world.start_hub(tls=True)
+    identity, clock = world.identity(), ClockAhead()
+    outbox = world.outbox()
+    passport = Passport(identity, clock)
+    assert not passport.renew()
+    clock.hours = 20
+    before = passport.signer().key_id
+    uplink = world.uplink(outbox, identity, clock=clock)
+    for round_ in range(4):
+        outbox.put(items(5, priority="critical"))
+        uplink.wake()
+        assert uplink.wait_until_sent(10), uplink.status()
+        if round_ == 1:
+            assert eventually(lambda: uplink.status().renewals == 1)
+    assert load_identity(identity.folder).signer.key_id != before
+    assert uplink.status().refused == 0
+    uplink.close()
+    assert len(world.kept()) == 20
+
+
+def test_a_certificate_that_the_hub_calls_over_is_renewed_by_a_clock_that_is_behind(world: World) -> None:
+    the_hubs, ours = ClockAhead(), ClockAhead()
+    the_hubs.hours, ours.hours = -23.5, -20.0  # so the certificate ends in half an hour, and we do not think it is due
+    world.start_hub(tls=True, clock=lambda: the_hubs.wall_ms() / 1000)
+    identity = world.identity(now=the_hubs.wall_ms() / 1000)
+    the_hubs.hours = 0.75
+    outbox = world.outbox()
+    outbox.put(items(2, priority="critical"))
+    uplink = world.uplink(outbox, identity, clock=ours)
+    assert eventually(lambda: uplink.status().renewals == 1), uplink.status()
+    assert uplink.wait_until_sent(20), uplink.status()
+    assert uplink.status().refused >= 1

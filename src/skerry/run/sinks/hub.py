@@ -103,6 +103,7 @@ class HubSink:
         self._encoder = Encoder(options.array_items)
         self._outbox: Outbox | None = None
         self._uplink: Uplink | None = None
+        self._adopted: list[Outbox] = []
         self._stream = ""
 
     def open(self, context: Context) -> None:
@@ -169,7 +170,8 @@ class HubSink:
             retire=_retire,
             log=context.log,
         )
-        for left_behind in outbox.adopt():
+        self._adopted = outbox.adopt()
+        for left_behind in self._adopted:
             uplink.add(left_behind)
         return uplink
 
@@ -265,6 +267,9 @@ class HubSink:
             with contextlib.suppress(OutboxError):
                 uplink.wait_until_sent(self._options.farewell, while_healthy=True)
             uplink.close()
+        adopted, self._adopted = self._adopted, []
+        for left_behind in adopted:
+            left_behind.close()
         if outbox is not None:
             outbox.close()
 
@@ -274,7 +279,7 @@ _INFINITY = float("inf")
 
 def _retire(store: Any) -> None:
     """Remove a store that another process left behind, once it is empty."""
-    store.retire() if hasattr(store, "retire") else store.close()
+    store.retire()
 
 
 def host_name() -> str:

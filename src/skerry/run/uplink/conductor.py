@@ -375,9 +375,13 @@ class Conductor:
             self._link = kind
             self._status = msgspec.structs.replace(self._status, link=kind)
             if came_up:
-                self._circuit = circuits.nudged(
-                    self._circuit, self._now(), first_s=self._options.first_pause, draw=self._draw
-                )
+                self.hasten()
+
+    def hasten(self) -> None:
+        """Take note that what stood in the way is gone: the hub is tried soon."""
+        with self._lock:
+            first_s = self._options.first_pause
+            self._circuit = circuits.nudged(self._circuit, self._now(), first_s=first_s, draw=self._draw)
 
     def charge(self, traffic: int) -> None:
         """Take bytes that went over the wire for something else (blobs, a new certificate) from the budget."""

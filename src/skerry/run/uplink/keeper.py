@@ -19,7 +19,7 @@ from skerry.spec.errors import SkerryError
 _LOOK_S = 5.0  # how often the way to the hub is asked for: one system call
 _LOOK_CLOSELY_S = 300.0  # how often an interface is looked at as a whole: NetworkManager is a process
 _RENEW_S = 60.0  # how often it is asked whether a new certificate is due
-_FORCE_S = 30.0  # how often a certificate is renewed because the hub says that it has expired
+_FORCE_S = 300.0  # how often a new certificate is asked for because the hub refuses the old one
 
 
 class Renew(Protocol):
@@ -92,10 +92,13 @@ class Keeper:
         self._bell.set()
 
     def broke(self, error: BaseException) -> None:
-        """Take note of a failed exchange: one of TLS may want a new certificate."""
-        expired = isinstance(error, ssl.SSLError) and "EXPIRED" in (error.reason or "").upper()
-        if expired and self._renew is not None and time.monotonic() >= self._force_at:
-            # A clock that is behind does not know that the certificate is over: the hub does.
+        """Take note of a failed exchange: where the hub says that our certificate is over, it is renewed."""
+        if isinstance(error, ssl.SSLError) and "EXPIRED" in (error.reason or "").upper():
+            self.refused()
+
+    def refused(self) -> None:
+        """Take note that the hub does not take our certificate: a clock that is behind cannot know that it is over."""
+        if self._renew is not None and time.monotonic() >= self._force_at:
             self._force_at = time.monotonic() + _FORCE_S
             self._by_force, self._renew_at = True, float("-inf")
             self.wake()
@@ -137,6 +140,7 @@ class Keeper:
         if renewed:
             self._conductor.note(renewals=1)
             self._transport.renewed()
+            self._conductor.hasten()
             self._ring()
 
     def _look_at_stores(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 import threading
-import time
 
 from skerry.run.uplink.job import Clock
 from skerry.spec.ports import Signer
@@ -37,7 +36,7 @@ class Passport:
 
     def context(self) -> ssl.SSLContext:
         """Return what TLS is done with now; raises ``TrustError`` when the files are gone or damaged."""
-        return self._identity.client_context(clock_synced=self._clock.synced())
+        return self._identity.client_context(clock_synced=self._clock.synced(), now=self._clock.wall_ms() / 1000)
 
     def renew(self, *, by_force: bool = False) -> bool:
         """Get a new certificate when that is due, or in any case, and tell whether there is one.
@@ -47,7 +46,7 @@ class Passport:
         from skerry.trust.enrolment import renew, renew_if_due
 
         with self._lock:
-            now, synced = time.time(), self._clock.synced()
+            now, synced = self._clock.wall_ms() / 1000, self._clock.synced()
             take = renew if by_force else renew_if_due
             fresh = take(self._identity, now, clock_synced=synced)
             is_new = fresh.files != self._identity.files

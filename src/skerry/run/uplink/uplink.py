@@ -235,5 +235,7 @@ class Uplink:
             raise
         else:
             self._conductor.answered(job, answer, lane.traffic())
+            if answer.is_hub and answer.status in {401, 403}:
+                self._keeper.refused()
         finally:
             self.wake()
