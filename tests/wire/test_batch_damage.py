@@ -139,6 +139,18 @@ def test_any_bytes_as_a_batch_never_crash(data: bytes) -> None:
     read_or_refuse(b"SKB\x01\x00" + data)
 
 
+def test_a_float_of_more_than_64_bits_is_refused() -> None:
+    unpacked, bits = parts(body_of(encode(HEADER, records([{"x": -0.0}]))))
+    place = unpacked.index(bytes([33, 0]), unpacked.index(b"\x08\x01"))
+    end = place + 2
+    while unpacked[end] > 127:
+        end += 1
+    changed = unpacked[: place + 2] + varint(2**66) + unpacked[end + 1 :]
+    size = unpacked[0] + len(changed) - len(unpacked)
+    with pytest.raises(WireError, match="too large"):
+        decode_body(assemble(bytes([size]) + changed[1:], bits), 1, 1, BOOT, DEFAULT_LIMITS)
+
+
 def read_or_refuse(data: bytes) -> None:
     """Decode; only an error of the wire may come out."""
     try:

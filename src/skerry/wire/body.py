@@ -74,6 +74,8 @@ def decode_body(data: bytes, count: int, first: int, boot: str, limits: Limits) 
         return _decode(Reader(data, limits), count, first, boot, limits.depth)
     except RecursionError as error:
         raise WireError("lists and objects nested too deep") from error
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # what no check above has foreseen
+        raise WireError(f"the body of a batch is damaged: {error}") from error
 
 
 def _decode(reader: Reader, count: int, first: int, boot: str, depth: int) -> list[WireRecord]:

@@ -25,7 +25,7 @@ _KINDS: Final[dict[type, int]] = {
 _IN_ORDER = (NULL, FALSE_TRUE, INTEGER, FLOAT, TEXT, LIST, OBJECT)
 
 
-def write_column(writer: Writer, values: Sequence[Any], depth: int) -> None:
+def write_column(writer: Writer, values: list[Any], depth: int) -> None:
     """Write values of any kind, which may nest ``depth`` deep.
 
     Raises ``WireError`` for what JSON cannot say, and for what is beyond the limits.
@@ -76,7 +76,7 @@ def _kind(of: type) -> int:
     return kind
 
 
-def _write_plain(writer: Writer, kind: int, values: Sequence[Any]) -> None:
+def _write_plain(writer: Writer, kind: int, values: list[Any]) -> None:
     if kind == TEXT:
         write_texts(writer, values)
     elif kind == FLOAT:
@@ -113,7 +113,7 @@ def _read_plain(reader: Reader, kind: int, count: int) -> list[Any]:
     raise WireError("the body of a batch is damaged: a column of an unknown kind")
 
 
-def _write_mixed(writer: Writer, values: Sequence[Any], depth: int) -> None:
+def _write_mixed(writer: Writer, values: list[Any], depth: int) -> None:
     """Write which kind each value is of, then a column for each kind."""
     kinds = [_kind(kind) for kind in map(type, values)]
     writer.control.append(MIXED)

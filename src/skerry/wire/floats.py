@@ -6,10 +6,10 @@ power of two. Where neither fits, the 64 bits of a float are an integer as well.
 
 from __future__ import annotations
 
+import struct
 from itertools import filterfalse, repeat
 from math import copysign, frexp, isfinite, ldexp
 from operator import mul, truediv
-from struct import pack, unpack
 from typing import Final
 
 from skerry.spec.errors import WireError
@@ -47,7 +47,7 @@ def write_floats(writer: Writer, numbers: list[float]) -> None:
             write_integers(writer, decimal[1])
             return
     writer.control.append(PATTERN)
-    patterns = unpack(f"<{len(numbers)}q", pack(f"<{len(numbers)}d", *numbers))
+    patterns = struct.unpack(f"<{len(numbers)}q", struct.pack(f"<{len(numbers)}d", *numbers))
     write_integers(writer, [_ordered(pattern) for pattern in patterns])
 
 
@@ -58,14 +58,14 @@ def read_floats(reader: Reader, count: int) -> list[float]:
     whole = read_integers(reader, count)
     try:
         if scale == PATTERN:
-            numbers = list(unpack(f"<{count}d", pack(f"<{count}q", *map(_ordered, whole))))
+            numbers = list(struct.unpack(f"<{count}d", struct.pack(f"<{count}q", *map(_ordered, whole))))
         elif scale == BINARY:
             numbers = list(map(ldexp, map(float, whole), repeat(-min(power, 1 << 16))))
         elif scale <= MOST_DECIMALS:
             numbers = list(map(truediv, whole, repeat(10**scale)))
         else:
             raise WireError("the body of a batch is damaged: a column of an unknown form")
-    except (OverflowError, ArithmeticError) as error:
+    except (ArithmeticError, struct.error) as error:
         raise WireError("the body of a batch is damaged: a number too large") from error
     if not all(map(isfinite, numbers)):
         raise WireError("the body of a batch is damaged: a number that is none")
