@@ -73,15 +73,15 @@ def binaries() -> Path | None:
 
 
 @contextlib.contextmanager
-def running_cluster() -> Iterator[Cluster]:
-    """Make a server, and remove it at the end; the test is skipped where there is none."""
+def running_cluster(place: Path | None = None) -> Iterator[Cluster]:
+    """Make a server in a folder below ``place``, and remove it at the end; the test is skipped where there is none."""
     programs = binaries()
     if programs is None:
         import pytest
 
         pytest.skip("PostgreSQL is not installed: make system-deps")
     user = None if os.geteuid() else _USER
-    folder = Path(tempfile.mkdtemp(prefix="skerry-pg-"))  # short: the path of a socket has 107 bytes
+    folder = Path(tempfile.mkdtemp(prefix="skerry-pg-", dir=place))  # short: the path of a socket has 107 bytes
     if user is not None:
         shutil.chown(folder, user)
     try:

@@ -31,7 +31,7 @@ def digest_of(content: bytes) -> str:
 
 @pytest.fixture
 def hub(start_hub: Callable[..., Hub]) -> Hub:
-    return start_hub(options=HubOptions(max_blob=Size(1e6), max_uploads=3, patience=Duration(2)))
+    return start_hub(options=HubOptions(max_blob=Size(1e6), max_uploads=3, patience=Duration(1)))
 
 
 def begin(hub: Hub, content: bytes = CONTENT, **changes: Any) -> Reply:

@@ -20,6 +20,7 @@ from skerry.spec.errors import HubError, WireError
 from skerry.wire.batch import decode
 from skerry.wire.receipt import Receipt
 from skerry.wire.record import Moment, WireRecord, record_digest
+from tests.fleet.hub.conftest import in_memory
 from tests.fleet.hub.devices import BOOT, EARLIER_BOOT, EPOCH, Device, record, records
 
 NOW_MS = 1_800_000_000_000
@@ -210,8 +211,12 @@ def test_savepoints_nest(store: Store) -> None:
 @settings(max_examples=25)
 @given(st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=12, unique=True), max_size=8), st.randoms())
 def test_any_order_of_any_repetitions_gives_each_record_once(batches: list[list[int]], chance: random.Random) -> None:
-    folder = tempfile.TemporaryDirectory()
-    store = SqliteStore(Path(folder.name) / "hub.db")
+    with tempfile.TemporaryDirectory(dir=in_memory()) as folder:
+        check_any_order(Path(folder), batches, chance)
+
+
+def check_any_order(folder: Path, batches: list[list[int]], chance: random.Random) -> None:
+    store = SqliteStore(folder / "hub.db")
     poison = {seq for seq in range(1, 31) if chance.random() < 0.1}
     try:
         for seqs in batches:
@@ -224,7 +229,6 @@ def test_any_order_of_any_repetitions_gives_each_record_once(batches: list[list[
             assert (receipt.count, receipt.checksum) == store.recompute_audit("pump-1", EPOCH)
     finally:
         store.close()
-        folder.cleanup()
 
 
 def test_the_boot_is_what_the_header_says(store: Store) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +23,10 @@ PREFIX = "/v1/blobs"
 _PIECE = 1 << 18
 """Bytes that are read or written at once: the memory of one transfer."""
 _LONGEST_REQUEST = 4096
+_HAND_OVER_S = 30.0
+"""How long a newcomer waits for an older transfer to store what it holds, the check of a large digest included."""
+_LEFT_S = 0.05
+"""How long a transfer whose time is over looks for what has arrived already."""
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -36,7 +41,7 @@ class BlobsApp:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._blobs = parts.blobs
-        self._turns: dict[str, _Turn] = {}
+        self._transfers: dict[str, _Transfer] = {}
 
     async def __call__(self, scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
         """Answer one request."""
@@ -75,12 +80,8 @@ class BlobsApp:
             )
         if method == "HEAD":
             # Whoever asks will continue: an older transfer of it ends, or the answer would be wrong at once.
-            turn = self._turn(name)
-            try:
-                async with turn:
-                    offset, size = await asyncio.to_thread(self._blobs.offset, name, owner)
-            finally:
-                turn.end()
+            async with self._alone(name):
+                offset, size = await asyncio.to_thread(self._blobs.offset, name, owner)
             return 200, {**_offsets(offset, size), "cache-control": "no-store"}, b""
         if method == "PATCH":
             return await self._append(name, owner, headers_of(scope), receive)
@@ -101,12 +102,23 @@ class BlobsApp:
         cards = await asyncio.to_thread(lambda: list(self._blobs.cards()))
         return 200, {"content-type": "application/json"}, msgspec.json.encode({"blobs": cards})
 
-    def _turn(self, name: str) -> _Turn:
-        """Return a new turn at an upload, which takes it from whoever had it: that connection may be half open."""
-        before = self._turns.get(name)
-        turn = _Turn(self._turns, name, before.lock if before else asyncio.Lock())
-        self._turns[name] = turn
-        return turn
+    @contextlib.asynccontextmanager
+    async def _alone(self, name: str) -> AsyncIterator[_Transfer]:
+        """Have an upload to oneself: whoever had it stores what it holds and leaves; it may be half open."""
+        before, mine = self._transfers.get(name), _Transfer()
+        self._transfers[name] = mine
+        try:
+            if before is not None:
+                before.over.set()
+                async with asyncio.timeout(_HAND_OVER_S):
+                    await before.done.wait()
+            yield mine
+        except TimeoutError:
+            raise Refusal(503, "the upload is being stored", {"retry-after": "2"}) from None
+        finally:
+            mine.done.set()
+            if self._transfers.get(name) is mine:
+                del self._transfers[name]
 
     async def _append(
         self, name: str, owner: str, headers: Mapping[str, str], receive: Callable[..., Any]
@@ -114,42 +126,34 @@ class BlobsApp:
         text = headers.get("upload-offset", "")
         if not (text.isascii() and text.isdigit() and len(text) < 19):
             raise Refusal(400, "PATCH takes Upload-Offset")
-        turn = self._turn(name)
-        try:
-            return await self._poured(name, owner, int(text), turn, receive)
-        finally:
-            turn.end()
+        async with self._alone(name) as transfer:
+            return await self._poured(name, owner, int(text), transfer, receive)
 
     async def _poured(
-        self, name: str, owner: str, begin: int, turn: _Turn, receive: Callable[..., Any]
+        self, name: str, owner: str, begin: int, transfer: _Transfer, receive: Callable[..., Any]
     ) -> Answer:  # fmt: skip
-        async with turn:
-            file = await asyncio.to_thread(self._blobs.open, name, owner, begin)
-            size = (await asyncio.to_thread(self._blobs.offset, name, owner))[1]
+        file = await asyncio.to_thread(self._blobs.open, name, owner, begin)
+        size = (await asyncio.to_thread(self._blobs.offset, name, owner))[1]
         try:
-            offset, whole = await self._pour(file, begin, size, turn, receive)
+            offset, whole = await self._pour(file, begin, size, transfer, receive)
         finally:
             await asyncio.to_thread(file.close)
         headers = _offsets(offset, size)
+        if transfer.over.is_set() and not whole:
+            raise Refusal(409, "another connection has taken this upload over", {**headers, "connection": "close"})
         if not whole:
             raise Refusal(408, "the body ended early; what arrived is kept", {**headers, "connection": "close"})
         if offset == size:
-            async with turn:
-                headers["location"] = f"{PREFIX}/{await asyncio.to_thread(self._blobs.finish, name, owner)}"
+            headers["location"] = f"{PREFIX}/{await asyncio.to_thread(self._blobs.finish, name, owner)}"
         return 200, headers, b""
 
     async def _pour(
-        self, file: IO[bytes], offset: int, size: int, turn: _Turn, receive: Callable[..., Any]
+        self, file: IO[bytes], offset: int, size: int, transfer: _Transfer, receive: Callable[..., Any]
     ) -> tuple[int, bool]:
         """Write what arrives; return the new offset, and whether the body came to its end."""
-        more, held = True, bytearray()
-        whole = True
+        more, whole, held = True, True, bytearray()
         while more:
-            try:
-                async with asyncio.timeout(self._parts.options.patience):
-                    message = await receive()
-            except TimeoutError:
-                message = {"type": "http.disconnect"}
+            message = await transfer.next(receive, self._parts.options.patience)
             if message["type"] == "http.disconnect":
                 more = whole = False
             else:
@@ -158,11 +162,9 @@ class BlobsApp:
             if offset + len(held) > size:
                 raise Refusal(400, f"more than the {size} bytes that were told", {"connection": "close"})
             if held and (len(held) >= _PIECE or not more):
-                async with turn:
-                    offset += await asyncio.to_thread(_write_all, file, bytes(held))
+                offset += await asyncio.to_thread(_write_all, file, bytes(held))
                 held.clear()
-        async with turn:
-            await asyncio.to_thread(_sync, file)
+        await asyncio.to_thread(_sync, file)
         return offset, whole
 
     async def _download(self, name: str, caller: Caller, headers: Mapping[str, str], send: Callable[..., Any]) -> None:
@@ -178,25 +180,25 @@ class BlobsApp:
         await _send_file(path, first, last - first + 1, send)
 
 
-class _Turn:
-    """The right to work on an upload, which the next one who comes takes away; ``async with`` for each step."""
+class _Transfer:
+    """A connection that works on an upload, until it is ``done`` or told that its time is ``over``."""
 
-    def __init__(self, turns: dict[str, _Turn], name: str, lock: asyncio.Lock) -> None:
-        self._turns, self._name, self.lock = turns, name, lock
+    def __init__(self) -> None:
+        self.over, self.done = asyncio.Event(), asyncio.Event()
 
-    async def __aenter__(self) -> None:
-        await self.lock.acquire()
-        if self._turns.get(self._name) is not self:
-            self.lock.release()
-            raise Refusal(409, "another connection has taken this upload over", {"connection": "close"})
-
-    async def __aexit__(self, *reason: object) -> None:
-        self.lock.release()
-
-    def end(self) -> None:
-        """Give the turn back, unless somebody has taken it; older ones stay over."""
-        if self._turns.get(self._name) is self:
-            del self._turns[self._name]
+    async def next(self, receive: Callable[..., Any], patience_s: float) -> dict[str, Any]:
+        """Return the next message; once the time is over only what is here already, then a disconnection."""
+        arriving = asyncio.ensure_future(receive())
+        ending = asyncio.ensure_future(self.over.wait())
+        try:
+            await asyncio.wait({arriving, ending}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            if not arriving.done() and self.over.is_set():
+                await asyncio.wait({arriving}, timeout=_LEFT_S)
+            message: dict[str, Any] = arriving.result() if arriving.done() else {"type": "http.disconnect"}
+            return message
+        finally:
+            arriving.cancel()
+            ending.cancel()
 
 
 def _offsets(offset: int, size: int) -> dict[str, str]:

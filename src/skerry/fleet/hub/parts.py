@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -76,13 +77,14 @@ class CommitBell:
         """Wake everybody; from any thread."""
         for listener in self.listeners:
             listener()
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody who waited
+                self._loop.call_soon_threadsafe(self._wake)
 
     def end(self) -> None:
-        """Wake everybody for the last time; from the loop's thread."""
+        """Wake everybody for the last time; from any thread."""
         self.ended = True
-        self._wake()
+        self.ring()
 
     def ear(self) -> asyncio.Event:
         """Return what the next ring sets; take it before looking for records, so that none is missed in between."""

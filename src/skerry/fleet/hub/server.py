@@ -23,7 +23,7 @@ from skerry.fleet.hub.connection import protocol_class
 from skerry.fleet.hub.egress.making import make_outlets
 from skerry.fleet.hub.ingest import Effect, Ingest
 from skerry.fleet.hub.options import HubOptions
-from skerry.fleet.hub.parts import Parts
+from skerry.fleet.hub.parts import CommitBell, Parts
 from skerry.fleet.hub.store import Store
 from skerry.fleet.hub.transports.carrier import Carrier, keep_carrying, make_carriers
 from skerry.spec.address import is_loopback
@@ -99,6 +99,7 @@ class Hub:
         self._stack = contextlib.ExitStack()
         self._thread: threading.Thread | None = None
         self._server: Any = None
+        self._bell: CommitBell | None = None
         self._trouble: BaseException | None = None
         self._listening = threading.Event()
         self.port = 0
@@ -121,7 +122,7 @@ class Hub:
             listener = _listen(self._setup.host, self._setup.port)
             stack.callback(listener.close)
             self.port = listener.getsockname()[1]
-            self._server = self._make_server(parts, context)
+            self._server, self._bell = self._make_server(parts, context), parts.bell
             self._thread = threading.Thread(
                 target=self._serve, args=(parts, listener, context, carriers), name="skerry-hub", daemon=True
             )
@@ -144,6 +145,8 @@ class Hub:
 
     def close(self) -> None:
         """Stop listening, let what is under way end, then close the store; safe to call twice."""
+        if self._bell is not None:
+            self._bell.end()  # live streams leave before the server waits for them
         if self._server is not None:
             self._server.should_exit = True
         if self._thread is not None:
@@ -210,8 +213,7 @@ class Hub:
         self, parts: Parts, listener: socket.socket, context: ssl.SSLContext | None, carriers: Sequence[Carrier]
     ) -> None:
         parts.bell.attach(asyncio.get_running_loop())
-        chores = [asyncio.create_task(self._ring_at_end(parts))]
-        chores += [asyncio.create_task(keep_carrying(carrier)) for carrier in carriers]
+        chores = [asyncio.create_task(keep_carrying(carrier)) for carrier in carriers]
         chores.append(asyncio.create_task(self._tidy(parts, context)))
         self._listening.set()
         try:
@@ -220,12 +222,6 @@ class Hub:
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
-
-    async def _ring_at_end(self, parts: Parts) -> None:
-        """Tell those who wait for records that the hub ends, before the server waits for them."""
-        while not self._server.should_exit:
-            await asyncio.sleep(0.1)
-        parts.bell.end()
 
     async def _tidy(self, parts: Parts, context: ssl.SSLContext | None) -> None:
         """Every hour: renew the hub's certificate where it is due, and remove uploads that were given up."""
