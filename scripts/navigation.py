@@ -23,6 +23,8 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "models.md",
         "toolchains.md",
         "identity.md",
+        "outbox.md",
+        "hub.md",
         "cli.md",
         "exit-codes.md",
         "errors.md",
