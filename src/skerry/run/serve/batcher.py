@@ -11,58 +11,14 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
+from skerry.run.serve.job import Job
 from skerry.run.serve.refusal import Refusal, refusal_of
-from skerry.run.serve.servable import Inputs, Outputs, Servable
+from skerry.run.serve.servable import Servable
+from skerry.run.serve.slices import ROWS, Slices
 from skerry.run.serve.tally import Gauges, ModelTally
-
-Done = Callable[["Job"], None]
-
-
-class Job:
-    """One request on its way through a model.
-
-    Parameters
-    ----------
-    inputs:
-        Arrays that the model admits.
-    wanted:
-        The outputs that were asked for.
-    received:
-        When the whole request was there, in seconds of ``time.monotonic``.
-    on_done:
-        Called once, by the server's thread, when ``outputs`` or ``refusal`` is set.
-    deadline:
-        When nobody wants the answer any more, on the same clock; 0 for never.
-    """
-
-    __slots__ = (
-        "deadline", "group", "inputs", "is_settled", "on_done", "outputs", "owner", "received", "refusal", "rows",
-        "timer", "wanted",
-    )  # fmt: skip
-
-    def __init__(
-        self, inputs: Inputs, wanted: frozenset[str], received: float, on_done: Done, deadline: float = 0.0
-    ) -> None:
-        self.inputs = inputs
-        self.wanted = wanted
-        self.received = received
-        self.deadline = deadline
-        self.on_done = on_done
-        self.rows = 1
-        self.group: Hashable = None
-        self.outputs: Outputs = {}
-        self.refusal: Refusal | None = None
-        self.is_settled = False
-        self.timer: asyncio.TimerHandle | None = None
-        self.owner: Batcher | None = None
-
-    def cancel(self) -> None:
-        """Forget the request, because its client has left; it is not run where that has not begun."""
-        if self.owner is not None:
-            self.owner.cancel(self)
 
 
 class Batcher:
@@ -93,6 +49,7 @@ class Batcher:
         self._jobs: set[Job] = set()
         # Each is written by one thread only, so that their difference needs no lock.
         self._submitted_rows = self._taken_rows = 0
+        self._sliced: dict[Job, Slices] = {}
         self._row_s = 0.0
         self._thread = threading.Thread(target=self._work, name=f"model-{servable.name}", daemon=True)
         self._thread.start()
@@ -116,6 +73,9 @@ class Batcher:
         if rows > self._max_rows:
             raise Refusal(413, f"{rows} rows are more than the {self._max_rows} that one request may have")
         queued = self._submitted_rows - self._taken_rows
+        is_large = rows > ROWS and self.servable.takes_text
+        if is_large:  # the slices that are still to come count against each other, not against small requests
+            queued += sum(slices.coming_rows for slices in self._sliced.values())
         if queued and queued + rows > self._limit:
             wait_s = max(1, math.ceil(queued * self._row_s))
             raise Refusal(429, f"{queued} rows wait for {self.servable.name} already", retry_after_s=wait_s)
@@ -126,9 +86,12 @@ class Batcher:
                 raise Refusal(504, "the deadline had passed before the request was queued")
             job.timer = self._loop.call_at(job.deadline, self._expire, job)
         job.owner = self
-        self._submitted_rows += rows
         self._jobs.add(job)
-        self._queue.put(job)
+        if is_large:
+            self._sliced[job] = Slices(job, self._put, self._finish)
+            self._sliced[job].put_next()
+        else:
+            self._put(job)
 
     def cancel(self, job: Job) -> None:
         """Forget a request whose client has left."""
@@ -148,6 +111,10 @@ class Batcher:
         if not self._thread.is_alive():  # a run that hangs keeps its model: freeing it now would crash the process
             self.servable.close()
 
+    def _put(self, job: Job) -> None:
+        self._submitted_rows += job.rows
+        self._queue.put(job)
+
     def _expire(self, job: Job) -> None:
         if not job.is_settled:
             self.tally.expired += 1
@@ -157,6 +124,7 @@ class Batcher:
         job.is_settled = True
         job.refusal = refusal
         self._jobs.discard(job)
+        self._sliced.pop(job, None)
         if job.timer is not None:
             job.timer.cancel()
         if tell:
@@ -207,7 +175,7 @@ class Batcher:
         now = time.monotonic()
         groups: dict[Hashable, list[Job]] = {}
         for job in batch:
-            if job.is_settled:
+            if not job.is_wanted:
                 continue
             if job.deadline and job.deadline <= now:
                 job.refusal = Refusal(504, "the deadline passed before the run began")

@@ -15,9 +15,10 @@ import msgspec
 from skerry import __version__
 from skerry.run.openmetrics import CONTENT_TYPE, process_load
 from skerry.run.serve import embeddings, inference, tally
-from skerry.run.serve.batcher import Batcher, Job
+from skerry.run.serve.batcher import Batcher
 from skerry.run.serve.connection import Cancellable, Reply, Request
 from skerry.run.serve.inference import JSON, VERSION
+from skerry.run.serve.job import Job
 from skerry.run.serve.options import ServeOptions
 from skerry.run.serve.refusal import Refusal, refusal_of
 from skerry.run.serve.servable import Servable

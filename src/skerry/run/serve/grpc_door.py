@@ -9,8 +9,9 @@ from typing import Any
 
 from skerry import __version__
 from skerry.run.serve import datatypes, inference
-from skerry.run.serve.batcher import Batcher, Job
+from skerry.run.serve.batcher import Batcher
 from skerry.run.serve.inference import VERSION
+from skerry.run.serve.job import Job
 from skerry.run.serve.messages import CONTENTS, SERVICE, message_classes
 from skerry.run.serve.options import ServeOptions
 from skerry.run.serve.refusal import GRPC_CODES, Refusal, refusal_of

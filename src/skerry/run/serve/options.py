@@ -16,7 +16,7 @@ class ServeOptions(Options, frozen=True, kw_only=True):
     host, port:
         Where HTTP is answered; 0 takes any free port. 8080 is where KServe and Knative look.
     grpc_port:
-        Where gRPC is answered; ``None`` for nowhere, so that nobody pays 40 MB of memory for a door that nobody uses.
+        Where gRPC is answered; ``None`` for nowhere, so that nobody pays 15 MB of memory for a door that nobody uses.
     insecure:
         Whether plain text may leave this machine.
     certificate, key:
