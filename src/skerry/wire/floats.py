@@ -22,6 +22,8 @@ BINARY: Final = 0x20
 PATTERN: Final = 0x21
 _PLAIN_DECIMALS = 5
 """Decimals up to which nothing else is tried: no computed number ends so early by chance."""
+_MOST_TRIED = 15
+"""Decimals beyond which nobody wrote a number, and a power of two is what fits."""
 _LARGEST = 2**63
 
 
@@ -76,7 +78,7 @@ def _as_decimal(numbers: list[float]) -> tuple[int, list[int]] | None:
     """Return a number of decimals and the integers, such that ``integer / 10**decimals`` is every float, bit by bit."""
     count = len(numbers)
     decimals = max(map(_decimals, (numbers[0], numbers[count // 3], numbers[count * 2 // 3], max(numbers))))
-    while decimals <= MOST_DECIMALS:
+    while decimals <= _MOST_TRIED:
         whole = _scaled(numbers, decimals)
         if whole is not None:
             return decimals, whole

@@ -54,6 +54,19 @@ class Writer:
         self.bits: list[str] = []
         self.budget = Budget(limits)
 
+    def beside(self) -> Writer:
+        """Return an empty writer for something that may be taken or not."""
+        trial = Writer.__new__(Writer)
+        trial.control, trial.texts, trial.bits = bytearray(), [], []
+        trial.budget = self.budget
+        return trial
+
+    def take(self, trial: Writer) -> None:
+        """Write what another writer was given."""
+        self.control += trial.control
+        self.texts += trial.texts
+        self.bits += trial.bits
+
     def unsigned(self, value: int) -> None:
         """Write a number from 0 into ``control``, seven bits to a byte, the lowest first."""
         control = self.control
@@ -71,8 +84,7 @@ class Writer:
 
         Raises ``WireError`` when the packed part would unpack to more than ``limits`` allow.
         """
-        inner = Writer.__new__(Writer)
-        inner.control = bytearray()
+        inner = self.beside()
         inner.unsigned(len(self.control))
         self.budget.take_values(len(self.texts))
         texts = b"".join([text + END_OF_TEXT for text in self.texts])

@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 from skerry.spec.errors import WireError
 from skerry.wire.compression import size_alone
 from skerry.wire.integers import read_integers, write_integers
-from skerry.wire.limits import DEFAULT_LIMITS
 from skerry.wire.streams import END_OF_TEXT, Reader, Writer
 
 PLAIN, CHOICES, TIMES, WORDS = range(4)
@@ -17,6 +16,8 @@ MOST_WORDS: Final = 12
 """Columns of words; what a text has beyond them is part of the last one."""
 MOST_RECENT: Final = 250
 """Words that are remembered; the number of each still fits into a byte."""
+_FEW = 4
+"""Texts below which no words are looked for."""
 _EPOCH = datetime(1970, 1, 1)
 _SECOND = timedelta(seconds=1)
 _STAMP = 19
@@ -36,10 +37,7 @@ def write_texts(writer: Writer, texts: Sequence[str]) -> None:
         _write_choices(writer, texts, list(different))
         return
     encoded = [text.encode() for text in texts]
-    words = _Words(texts) if len(texts) >= 4 else None
-    if words is not None and words.is_smaller_than(encoded):
-        writer.control.append(WORDS)
-        words.write(writer)
+    if len(texts) >= _FEW and _Words(texts).write_if_smaller(writer, encoded):
         return
     writer.control.append(PLAIN)
     writer.texts += encoded
@@ -170,23 +168,25 @@ class _Words:
                 if self.columns[place][-1] == 1:
                     self.new.append(word.encode())
 
-    def is_smaller_than(self, encoded: list[bytes]) -> bool:
-        """Tell whether this pays, by what zstd makes of the texts as they are."""
-        if len(self.columns) < 2 or len(b"".join(self.new)) * 3 > len(b"".join(encoded)) * 2:
-            return False
-        trial = Writer(DEFAULT_LIMITS)
-        self.write(trial)
-        plain = size_alone(END_OF_TEXT.join(encoded))
-        words = size_alone(bytes(trial.control) + END_OF_TEXT.join(self.new))
-        return words + sum(map(len, trial.bits)) // 8 < plain
+    def write_if_smaller(self, writer: Writer, encoded: list[bytes]) -> bool:
+        """Write how many words each row has, the new words, and which stand where; or nothing, where zstd does better.
 
-    def write(self, writer: Writer) -> None:
-        """Write how many words each row has, the words, and which stand where."""
-        write_integers(writer, [len(row) for row in self.rows])
-        writer.unsigned(len(self.new))
-        writer.texts += self.new
+        Tells whether it was written.
+        """
+        if len(self.columns) < 2 or 3 * sum(map(len, self.new)) > 2 * sum(map(len, encoded)):
+            return False
+        trial = writer.beside()
+        write_integers(trial, [len(row) for row in self.rows])
+        trial.unsigned(len(self.new))
+        trial.texts += self.new
         for column in self.columns:
-            write_integers(writer, column)
+            write_integers(trial, column)
+        words = size_alone(bytes(trial.control) + END_OF_TEXT.join(self.new)) + sum(map(len, trial.bits)) // 8
+        if words >= size_alone(END_OF_TEXT.join(encoded)):
+            return False
+        writer.control.append(WORDS)
+        writer.take(trial)
+        return True
 
 
 def _rank(recent: list[str], word: str) -> int:
