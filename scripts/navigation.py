@@ -23,6 +23,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "models.md",
         "toolchains.md",
         "identity.md",
+        "uplink.md",
         "outbox.md",
         "hub.md",
         "cli.md",

@@ -121,10 +121,9 @@ def test_a_record_that_is_too_large_fails_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "options"),
     [
-        ("hub+http://127.0.0.1:1", {"priority": "urgent"}),
         ("hub+http://127.0.0.1:1", {"in_flight": 0}),
         ("hub+http://127.0.0.1:1", {"quiet_hours": ["noon"]}),
-        ("hub+http://127.0.0.1:1", {"class_sizes": {"urgent": Size(1e6)}}),
+        ("hub+http://127.0.0.1:1", {"longest_pause": Duration(0.0)}),
     ],
 )
 def test_options_that_cannot_be_kept_are_refused(address: str, options: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import msgspec
 
@@ -20,7 +20,6 @@ from skerry.spec.errors import (
     SinkError,
     SinkFullError,
     SinkUnavailableError,
-    SpecError,
     TrustError,
 )
 from skerry.spec.ports import Address, Context
@@ -28,12 +27,12 @@ from skerry.spec.record import Record
 from skerry.spec.units import Duration, Size
 
 if TYPE_CHECKING:
-    from skerry.run.outbox.options import Priority
     from skerry.run.outbox.outbox import Outbox
     from skerry.run.uplink.uplink import Uplink
     from skerry.trust.identity import Identity
 
-_PRIORITIES = ("low", "normal", "high", "critical")
+Priority = Literal["low", "normal", "high", "critical"]
+_PRIORITIES = frozenset(get_args(Priority))  # those of the outbox, which is not imported before a sink is opened
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _PLAIN = frozenset({str, int, bool, type(None)})
 _LONGEST_PLAIN = 20_000  # characters of one text beyond which a record's stored size is looked at
@@ -71,12 +70,12 @@ class HubOptions(UplinkOptions, frozen=True, kw_only=True):
 
     identity: str | None = None
     device: str | None = None
-    priority: str = "normal"
+    priority: Priority = "normal"
     priority_from: str | None = None
     ttl: Duration | None = None
     release: str = ""
     max_size: Size = Size(256e6)
-    class_sizes: dict[str, Size] = msgspec.field(default_factory=dict)
+    class_sizes: dict[Priority, Size] = msgspec.field(default_factory=dict)
     ballast: Size = Size(4e6)
     farewell: Duration = Duration(3.0)
     array_items: int = 1024
@@ -93,12 +92,6 @@ class HubSink:
 
     def __init__(self, address: Address, options: HubOptions) -> None:
         check_options(options, where=address.text)
-        if options.priority not in _PRIORITIES:
-            raise SpecError(
-                f"there is no priority {options.priority!r}", where=address.text, expected=", ".join(_PRIORITIES)
-            )
-        if wrong := sorted(set(options.class_sizes) - set(_PRIORITIES)):
-            raise SpecError(f"there is no priority {wrong[0]!r}", where=address.text, expected=", ".join(_PRIORITIES))
         self._address, self._options = address, options
         self._encoder = Encoder(options.array_items)
         self._outbox: Outbox | None = None
