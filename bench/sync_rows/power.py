@@ -16,7 +16,7 @@ from pathlib import Path
 
 import apsw
 
-from bench.report import Report, table
+from bench.report import Peer, Report, table
 from skerry.run.outbox import Item, Outbox, OutboxOptions
 from skerry.run.outbox.options import PRIORITIES
 from skerry.spec.errors import SkerryError
@@ -203,13 +203,20 @@ def add_rows(report: Report, *, quick: bool) -> None:
     """Cut the power and add what was lost."""
     full = cut_stores(QUICK_CUTS if quick else CUTS)
     weak = {mode: cut_stores(WEAK_CUTS, mode) for mode in ("NORMAL", "OFF")}
-    what = f"{full.cuts} simulated power cuts ({full.recoveries} of a store with a destroyed page)"
-    lost = {f"synchronous={mode}, {count.cuts} cuts": float(count.lost) for mode, count in weak.items()}
-    unusable = {f"synchronous={mode}, {count.cuts} cuts": float(count.unusable) for mode, count in weak.items()}
-    words = f"{what}: acknowledged records lost, of {full.acknowledged}"
-    report.add(words, full.lost, "records", must="<= 0", peers=lost)
-    report.add(f"{what}: unusable stores", full.unusable, "stores", must="<= 0", peers=unusable)
-    report.add(f"{what}: stores found damaged that nobody had damaged", full.damaged, "stores", must="<= 0")
+    what = f"{full.cuts} simulated power cuts"
+    done: dict[str, Peer] = {
+        "acknowledged": full.acknowledged,
+        "cuts of a store with a destroyed page": full.recoveries,
+    }
+    lost: dict[str, Peer] = {
+        f"synchronous={mode}, {count.cuts} cuts": float(count.lost) for mode, count in weak.items()
+    }
+    found: dict[str, Peer] = {
+        f"synchronous={mode}, {count.cuts} cuts": float(count.damaged) for mode, count in weak.items()
+    }
+    report.add(f"{what}: acknowledged records lost", full.lost, "records", must="<= 0", peers={**done, **lost})
+    report.add(f"{what}: unusable stores", full.unusable, "stores", must="<= 0")
+    report.add(f"{what}: stores damaged by the cut alone", full.damaged, "stores", must="<= 0", peers=found)
     report.add(f"{what}: settled records that came back", full.resurrected, "records", must="<= 0")
 
 

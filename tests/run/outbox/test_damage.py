@@ -100,7 +100,7 @@ def test_any_damage_leaves_a_store_that_works(tmp_path: Path) -> None:
             if chance.random() < 0.3:
                 file.truncate(chance.randrange(size))
         path.with_name("outbox.db-wal").unlink(missing_ok=True)
-        with opened(folder) as outbox:
+        with opened(folder, synchronous="OFF") as outbox:
             outbox.put([item(5000)])
             found = numbers(outbox)
             assert 5000 in found

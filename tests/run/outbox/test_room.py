@@ -98,14 +98,14 @@ def test_a_class_has_a_cap_of_its_own(tmp_path: Path) -> None:
 def test_nothing_goes_uncounted_whatever_is_done(tmp_path_factory, steps) -> None:  # type: ignore[no-untyped-def]
     folder = tmp_path_factory.mktemp("outbox")
     small = options(max_size=Size(3000), max_record=Size(1000))
-    outbox = opened(folder, options=small)
+    outbox = opened(folder, options=small, synchronous="OFF")
     put = settled = 0
     for step in steps:
         if step == "fork":
             outbox.fork("test")
         elif step == "restart":
             outbox.close()
-            outbox = opened(folder, options=small)
+            outbox = opened(folder, options=small, synchronous="OFF")
         elif isinstance(step, tuple):
             settled += outbox.settle([(step[0], step[0] + step[1])])
         else:

@@ -55,17 +55,17 @@ class OutboxOptions(Options, frozen=True, kw_only=True):
                 f"`max_record` is {self.max_record} and `max_size` {self.max_size}",
                 expected="a record that fits into the outbox",
             )
-        if 0 < self.ballast < self.reserve:
-            raise SpecError(
-                f"`ballast` is {self.ballast} and `reserve` {self.reserve}",
-                expected="a ballast that makes room for the write-ahead log, or none",
-            )
         for name, size in self.class_sizes.items():
             if size < self.max_record:
                 raise SpecError(
                     f"`class_sizes` gives {name} {size}, less than the {self.max_record} of `max_record`",
                     expected="room for one record at least",
                 )
+
+    @property
+    def log_bytes(self) -> int:
+        """The size that the log is written out to: no more than a ballast makes room for, where there is one."""
+        return int(min(self.reserve, self.ballast) if self.ballast > 0 else self.reserve)
 
     def cap_of(self, priority: int) -> int:
         """Return the bytes that a class may hold."""

@@ -53,8 +53,8 @@ class Store:
         self._slack = min(self._cap // _SLACK_SHARE, _MOST_SLACK)
         self._error = load_apsw().Error
         self.ballast = Ballast(path, int(options.ballast))
-        reserved = int(options.reserve * _LOG_SHARE / _FRAME_BYTES)
-        self._log_limit = max(reserved, 50) if options.reserve else _LOG_PAGES
+        reserved = int(options.log_bytes * _LOG_SHARE / _FRAME_BYTES)
+        self._log_limit = max(reserved, 50) if options.log_bytes else _LOG_PAGES
         self.squeeze = Squeeze(self, int(options.ballast), self._log_limit * PAGE_BYTES // 2)
         self.connection = open_database(path, synchronous=synchronous, vfs=vfs)
         self.log_pages = 0
@@ -108,7 +108,7 @@ class Store:
 
     def _reserve(self) -> None:
         """Write the log, and through it the database, out to their size."""
-        size = int(self._options.reserve)
+        size = self._options.log_bytes
         if size:
             with contextlib.suppress(DiskFullError):  # a disk that is full already has nothing to reserve
                 self.within(lambda: self.connection.execute(FILL, (size,)))
