@@ -130,6 +130,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Copy:
             if lacking:
                 pytest.skip(f"{lacking} is not installed: pip install 'skerry[build]'")
             shutil.copytree(EXAMPLES / name, example, ignore=LEFT_OUT)
+            if (example / "prepare.py").exists():
+                subprocess.run(
+                    [sys.executable, str(example / "prepare.py")], check=True, capture_output=True, timeout=110
+                )
             words = [sys.executable, "-m", "skerry", "build", str(example)]
             done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=110, check=False)
             assert done.returncode == 0, done.stderr

@@ -143,9 +143,7 @@ def test_a_damaged_allowance_is_refused_rather_than_forgotten(tmp_path: Path) ->
 
 @settings(max_examples=25, deadline=None)
 @given(amounts=st.lists(st.floats(0, 400), max_size=12))
-def test_never_more_than_the_day_allows_is_taken(
-    tmp_path_factory: pytest.TempPathFactory, amounts: list[float]
-) -> None:
+def test_no_more_than_the_day_allows_is_taken(tmp_path_factory: pytest.TempPathFactory, amounts: list[float]) -> None:
     file = tmp_path_factory.mktemp("spent") / "spent.json"
     taken = 0.0
     for number, amount in enumerate(amounts):

@@ -43,7 +43,8 @@ def cloud() -> Any:
 def answer(stage: Any, text: str, **fields: Any) -> dict[str, Any]:
     record = Record({"text": text, **fields})
     assert stage.process(record) is record
-    return record.fields
+    answered: dict[str, Any] = record.fields
+    return answered
 
 
 def balances(stage: Any) -> None:

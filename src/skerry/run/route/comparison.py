@@ -18,7 +18,7 @@ from skerry.spec.ports import Context
 from skerry.spec.record import Record
 
 _AT_ONCE = 32
-_TRIES = 4
+_TRIES = 6
 _PAUSE_S = 0.5  # before the second try; doubled for each one after
 Notify = Callable[[int, int], None]
 """Told how many of how many texts were compared."""

@@ -24,6 +24,9 @@ _SETTLE_AFTER_S = 5.0
 """Seconds from sending a revision on until it is forgotten here: sinks make durable what they wrote every half second.
 A run that ends in between sends it once more, with the same id and revision."""
 _AT_ONCE = 16
+_LINGER_S, _GLANCE_S = 2.0, 0.02
+"""At the end of a run: how long one waits for the next better answer, and how often one looks."""
+_MOST_AT_END = 1000  # then the run ends, whatever still comes: it is there for the next one
 _LOOK_EVERY_S = 1.0
 _STORE = "later.db"
 
@@ -42,6 +45,7 @@ class Later:
         self._outbox = Outbox(context.state / _STORE, device=context.name, options=limits)
         self._ready: queue.SimpleQueue[tuple[int, Record]] = queue.SimpleQueue()
         self._sent: list[tuple[float, int]] = []
+        self._left: int | None = None
         self._busy: set[int] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -51,11 +55,12 @@ class Later:
 
     def count(self) -> int:
         """Return how many records wait for a better answer."""
+        if self._left is not None:
+            return self._left
         try:
-            pending = self._outbox.status().pending
-        except OutboxError:  # it was closed: the run is over
-            return len(self._busy)
-        return max(0, pending - len(self._sent))
+            return max(0, self._outbox.status().pending - len(self._sent))
+        except OutboxError:  # it is being closed
+            return 0
 
     def keep(self, records: Sequence[Record], waiting: Sequence[tuple[Record, str]]) -> None:
         """Mark all of some answered records as first answers, and keep those that wait; what cannot be is counted."""
@@ -86,6 +91,19 @@ class Later:
             found.append(record)
             self._sent.append((now, seq))
         self._settle(now - _SETTLE_AFTER_S)
+        return found
+
+    def last(self) -> list[Record]:
+        """Return what still comes at the end of a run, waiting a moment for it while answers do come."""
+        found = self.revised()
+        moment = min(float(self._route.plan.cloud.timeout), _LINGER_S)
+        ends = time.monotonic() + moment
+        while self._route.may_answer and self.count() and time.monotonic() < ends:
+            time.sleep(_GLANCE_S)
+            more = self.revised()
+            found += more
+            if more and len(found) <= _MOST_AT_END:
+                ends = time.monotonic() + moment
         return found
 
     def _settle(self, before_s: float) -> None:
@@ -142,6 +160,8 @@ class Later:
     def close(self) -> None:
         """Stop asking and close the store; safe to call twice."""
         self._stop.set()
+        if self._left is None:
+            self._left = self.count()
         self._thread.join(float(self._route.plan.cloud.timeout) + 1)
         self._outbox.close()
 

@@ -246,6 +246,12 @@ class Route:
         """
         return self._reason(Record({}), text, 0.0, ALWAYS_ASK, joins) == HARD
 
+    @property
+    def may_answer(self) -> bool:
+        """Whether the cloud may be asked now, as far as link and circuit go."""
+        with self._lock:
+            return self._senses().linked is not False and self._circuit.opened_s is None
+
     def revise(self, record: Record, answer: Answer) -> bool:
         """Write a late answer into a record; tell whether it fits."""
         try:

@@ -80,8 +80,8 @@ class RevisingStage(RoutedStage):
         return self._later.revised() if self._later is not None else ()
 
     def flush(self) -> Sequence[Emission]:
-        """Return those that came until now; what still waits is there for the next run."""
-        return self.tick(0)
+        """Return those that still come; what waits beyond a moment is there for the next run."""
+        return self._later.last() if self._later is not None else ()
 
     def close(self) -> None:
         """Stop asking, and close the store."""
