@@ -200,7 +200,7 @@ def test_few_bytes_that_stand_for_much_text_are_refused() -> None:
 
 def test_what_a_writer_makes_within_its_limits_its_reader_takes() -> None:
     rows = [{"x": [place], "y": f"a b {place}", "z": {"k": place, "l": [None, 1, "x"]}} for place in range(60)]
-    needed = next(n for n in range(100, 5000, 5) if fits(rows, Limits(values=n)))
+    needed = next(n for n in range(100, 5000, 25) if fits(rows, Limits(values=n)))
     limits = Limits(values=needed)
     assert len(decode(encode(HEADER, records(rows), limits=limits), limits=limits).records) == 60
 
