@@ -21,10 +21,13 @@ import pytest
 from skerry.cli.main import main
 from skerry.fleet.hub.sqlite_store import SqliteStore
 from skerry.testing.broker import free_port
+from skerry.trust.authority import Authority
+from skerry.trust.enrolment import enrol
+from skerry.trust.identity import Identity
 from skerry.wire.ranges import merge
-from skerry.wire.receipt import Receipt, decode_receipt
+from skerry.wire.receipt import decode_receipt
 from skerry.wire.record import record_digest
-from tests.fleet.hub.devices import EPOCH, Device, Reply, record, records, request
+from tests.fleet.hub.devices import EPOCH, Device, Reply, ask, record, records, request
 
 DRAWS = 5
 """How many times the hub is killed; `make soak` does it for longer."""
@@ -33,8 +36,8 @@ DRAWS = 5
 class Process:
     """A hub in a process of its own, on one port for all its lives."""
 
-    def __init__(self, data: Path, *arguments: str) -> None:
-        self.port = free_port()
+    def __init__(self, data: Path, *arguments: str, port: int = 0) -> None:
+        self.port = port or free_port()
         self._command = [
             sys.executable,
             "-m",
@@ -75,8 +78,8 @@ class Process:
 def start_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
-    def start(*arguments: str) -> Process:
-        started.append(Process(tmp_path / "hub", *arguments))
+    def start(*arguments: str, port: int = 0) -> Process:
+        started.append(Process(tmp_path / "hub", *arguments, port=port))
         return started[-1]
 
     yield start
@@ -96,36 +99,45 @@ def test_it_takes_batches_and_ends_when_it_is_told(start_process: Callable[..., 
 class Sender(threading.Thread):
     """A device that sends a batch again until its receipt comes, however often the hub dies meanwhile."""
 
-    def __init__(self, port: int, name: str, total: int) -> None:
+    def __init__(self, port: int, identity: Identity, total: int) -> None:
         super().__init__(daemon=True)
-        self.device, self.port, self.total = Device(name), port, total
+        self.device, self.port, self.total = Device(identity.device, signer=identity.signer), port, total
+        self._context = identity.client_context()
         self.settled: list[tuple[int, int]] = []
-        self.last: Receipt | None = None
         self.resent = 0
-        self.stop = threading.Event()
 
     def run(self) -> None:
         size = 10
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30, context=self._context)
         for first in range(1, self.total + 1, size):
             batch = self.device.pack(records(first, first + size - 1))
-            while not self.stop.is_set():
+            while True:
                 try:
-                    reply = request(self.port, "POST", "/v1/batches", batch)
+                    reply = ask(connection, "POST", "/v1/batches", batch)
                 except (OSError, http.client.HTTPException):
+                    connection.close()
                     self.resent += 1
                     time.sleep(0.01)
                     continue
                 assert reply.status == 200, reply
-                self.last = decode_receipt(reply.body)
-                self.settled = merge(self.settled, self.last.committed)
+                self.settled = merge(self.settled, decode_receipt(reply.body).committed)
                 break
+        connection.close()
 
 
 def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(
     start_process: Callable[..., Process], tmp_path: Path
 ) -> None:
-    hub = start_process()
-    senders = [Sender(hub.port, f"pump-{number}", 1500) for number in range(3)]
+    """Over mTLS: three devices send while the hub is killed and started again."""
+    port = free_port()
+    authority = Authority.init(tmp_path / "authority", hub=f"https://127.0.0.1:{port}", now=time.time())
+    hub = start_process("--authority", str(tmp_path / "authority"), port=port)
+    identities = [
+        enrol("", authority.issue_token(f"pump-{number}", now=time.time()), tmp_path / f"pump-{number}")
+        for number in range(3)
+    ]
+    authority.close()
+    senders = [Sender(port, identity, 1500) for identity in identities]
     for sender in senders:
         sender.start()
     chance = random.Random(4)
@@ -231,6 +243,8 @@ def test_a_disk_that_is_full_refuses_and_goes_on_when_there_is_room(
         (["--listen", "0.0.0.0:0"], "authority"),
         (["--listen", "127.0.0.1:0", "--egress", "ftp://x/"], "cannot go"),
         (["--listen", "127.0.0.1:0", "--database", "mysql://x"], "no database"),
+        (["--limit", "max_blobs=1GB"], "max_blob"),
+        (["--limit", "max_blob=1 parsec"], "unit"),
     ],
 )
 def test_what_cannot_be_is_told(

@@ -8,6 +8,10 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skerry.fleet.hub.options import HubOptions
 
 _DESCRIPTION = """\
 Take batches of records from devices, store each record exactly once, and hand them on.
@@ -45,6 +49,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--transport", action="append", default=[], metavar="URI",
         help="take batches from a broker too: mqtt(s)://HOST, nats://HOST",
     )  # fmt: skip
+    parser.add_argument(
+        "--limit", action="append", default=[], metavar="NAME=VALUE",
+        help="another limit than the default, such as max_blob=4GB; the page on the hub tells them",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -60,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         HubSetup(
             data=args.data, host=host, port=port, database=args.database, authority=args.authority,
             names=tuple(args.name), egress=tuple(args.egress), transports=tuple(args.transport),
+            options=_limits(args.limit),
         )
     )  # fmt: skip
 
@@ -76,6 +85,22 @@ def run(args: argparse.Namespace) -> int:
             hub.close()
     hub.raise_trouble()
     return 0
+
+
+def _limits(texts: list[str]) -> HubOptions:
+    """Return the options of a hub with these limits; raises ``UsageError`` for a name or a value that is none."""
+    import msgspec
+
+    from skerry.fleet.hub.options import HubOptions
+    from skerry.spec.errors import UsageError
+    from skerry.spec.units import decode_unit
+
+    given = dict(text.partition("=")[::2] for text in texts)
+    try:
+        return msgspec.convert(given, HubOptions, strict=False, dec_hook=decode_unit)
+    except (msgspec.ValidationError, ValueError) as error:
+        names = ", ".join(HubOptions.__struct_fields__)
+        raise UsageError(f"--limit cannot be read: {error}", expected=f"NAME=VALUE of {names}") from error
 
 
 def _address(text: str) -> tuple[str, int]:

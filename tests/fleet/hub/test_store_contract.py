@@ -186,6 +186,14 @@ def test_records_are_listed_in_order_by_filter_and_from_a_number(store: Store) -
     assert store.last_id() == store.records()[-1].id
 
 
+def test_no_more_is_read_at_once_than_fits(store: Store) -> None:
+    take(store, [record(seq, {"text": "x" * 3_000_000}) for seq in range(1, 11)])
+    first = store.records()
+    assert [each.seq for each in first] == [1, 2, 3, 4, 5, 6]
+    assert [each.seq for each in store.records(after=first[-1].id)] == [7, 8, 9, 10]
+    assert [each.seq for each in store.records(newest=True)] == [5, 6, 7, 8, 9, 10]
+
+
 def test_keys_are_kept_and_forgotten(store: Store) -> None:
     with store.begin() as transaction:
         transaction.add_key(KnownKey("a", b"12345678", b"der", 5))

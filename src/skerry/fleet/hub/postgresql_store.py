@@ -22,12 +22,15 @@ from skerry.fleet.hub.store import (
     conditions,
     signed,
     unsigned,
+    within_bytes,
 )
 from skerry.spec.errors import DependencyError, HubError
 
 LOCK = 0x736B6572
 """The advisory lock that a hub holds: two writers would not number records in the order of their commits."""
 VERSION = 1
+_ROWS = 50
+"""Rows that a cursor at the server hands over at once."""
 _log = logging.getLogger("skerry.hub")
 
 _TABLES = """
@@ -146,9 +149,12 @@ class PostgresqlStore:
 
     def _read(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._reading, self._told("read"):
-            if self._reader is None or self._reader.broken or self._reader.closed:
-                self._reader = self._connect()
-            return list(self._reader.execute(statement, values))
+            return list(self._reading_connection().execute(statement, values))
+
+    def _reading_connection(self) -> Any:
+        if self._reader is None or self._reader.broken or self._reader.closed:
+            self._reader = self._connect()
+        return self._reader
 
     def records(
         self, *, after: int = 0, limit: int = 1000, only: Filter | None = None, newest: bool = False
@@ -156,9 +162,18 @@ class PostgresqlStore:
         """Return records beyond a number, in rising order."""
         clauses, values = conditions(only, "%s")
         order = "DESC" if newest else "ASC"
-        rows = self._read(f"{_JOINED}{clauses} ORDER BY r.id {order} LIMIT %s", [after, *values, limit])
-        found = [record_of(row) for row in rows]
+        statement = f"{_JOINED}{clauses} ORDER BY r.id {order} LIMIT %s"
+        with self._reading, self._told("read"):
+            found = self._read_records(statement, [after, *values, limit])
         return found[::-1] if newest else found
+
+    def _read_records(self, statement: str, values: Sequence[Any]) -> list[StoredRecord]:
+        """Read records by a cursor at the server, so that only what is looked at comes here."""
+        connection = self._reading_connection()
+        with connection.transaction(), connection.cursor(name="records") as rows:
+            rows.itersize = _ROWS
+            rows.execute(statement, values)
+            return within_bytes(map(record_of, rows))
 
     def last_id(self) -> int:
         """Return the number of the newest record."""

@@ -22,6 +22,7 @@ from skerry.fleet.hub.store import (
     conditions,
     signed,
     unsigned,
+    within_bytes,
 )
 from skerry.spec.errors import DependencyError, HubError
 
@@ -138,8 +139,9 @@ class SqliteStore:
         """Return records beyond a number, in rising order."""
         clauses, values = conditions(only, "?")
         order = "DESC" if newest else "ASC"
-        rows = self._read(f"{_JOINED}{clauses} ORDER BY r.id {order} LIMIT ?", [after, *values, limit])
-        found = [record_of(row) for row in rows]
+        statement = f"{_JOINED}{clauses} ORDER BY r.id {order} LIMIT ?"
+        with self._reading, self._told("read"):
+            found = within_bytes(map(record_of, self._reader.execute(statement, [after, *values, limit])))
         return found[::-1] if newest else found
 
     def last_id(self) -> int:

@@ -16,6 +16,9 @@ from skerry.fleet.hub.clock import Offset, TimeFrom
 
 MASK = (1 << 64) - 1
 
+READ_BYTES = 16_000_000
+"""Bytes of fields that are read at once: what a reader holds in memory, whatever the records are like."""
+
 
 class UnfitError(ValueError):
     """A record that can never be stored or take effect, whatever is done: poison. Never raised for a full disk."""
@@ -175,7 +178,10 @@ class Store(Protocol):
     def records(
         self, *, after: int = 0, limit: int = 1000, only: Filter | None = None, newest: bool = False
     ) -> list[StoredRecord]:
-        """Return records with a number beyond ``after``, in rising order; the last ``limit`` with ``newest``."""
+        """Return records with a number beyond ``after``, in rising order; the last ones with ``newest``.
+
+        At most ``limit``, and no more once their fields have :data:`READ_BYTES`: fewer need not be all.
+        """
 
     def last_id(self) -> int:
         """Return the number of the newest record; 0 where there is none."""
@@ -216,3 +222,15 @@ def conditions(only: Filter | None, placeholder: str) -> tuple[str, list[Any]]:
     }  # fmt: skip
     given = {clause: value for clause, value in named.items() if value is not None}
     return "".join(f" AND {clause}{placeholder}" for clause in given), list(given.values())
+
+
+def within_bytes(rows: Iterable[StoredRecord]) -> list[StoredRecord]:
+    """Return the first records up to :data:`READ_BYTES` of fields, at least one; no more rows are asked for."""
+    found: list[StoredRecord] = []
+    held = 0
+    for row in rows:
+        found.append(row)
+        held += len(row.fields)
+        if held >= READ_BYTES:
+            break
+    return found

@@ -63,11 +63,9 @@ async def events(parts: Parts, after: int, only: Filter) -> AsyncIterator[bytes]
         found = await asyncio.to_thread(parts.store.records, after=after, limit=AT_ONCE, only=only)
         if found:
             yield b"".join(_event(each.id, msgspec.json.encode(record_view(each))) for each in found)
-        if len(found) == AT_ONCE:
             after = found[-1].id
             continue
-        # What the filter left out need not be looked at again.
-        after = max(newest, after, found[-1].id if found else 0)
+        after = max(after, newest)  # what the filter left out need not be looked at again
         await parts.bell.wait(ear, SIGN_OF_LIFE_S)
         if not ear.is_set():
             yield b": nothing new\n\n"

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from skerry.fleet.hub.egress.event import Event, event_of
-from skerry.fleet.hub.store import Filter, Store, StoredRecord
+from skerry.fleet.hub.store import Filter, Store
 from skerry.fleet.hub.writer import Writer
 
 LOOK_S = 5.0
@@ -143,8 +143,8 @@ class RunningOutlet:
         found = self._store.records(after=self._position, limit=self._options.batch, only=self._options.only)
         if found:
             self._target.deliver([event_of(record, self._options.type) for record in found])
-        # What the filter left out is behind us too, but only as far as was looked.
-        position = _reached(found, newest, self._options.batch)
+        # Where nothing was found, what the filter left out is behind us too.
+        position = found[-1].id if found else newest
         self._writer.submit(lambda transaction: transaction.move_cursor(self.name, position)).result()
         self._position, self._delivered = position, self._delivered + len(found)
         return True
@@ -155,11 +155,6 @@ class RunningOutlet:
         if text != self._trouble:
             _log.warning("egress %s: %s; it will be tried again", self.name, text)
         self._trouble = text
-
-
-def _reached(found: Sequence[StoredRecord], newest: int, limit: int) -> int:
-    last = found[-1].id if found else 0
-    return last if len(found) == limit else max(last, newest)
 
 
 def pause_s(attempts: int, chance: float) -> float:
