@@ -57,6 +57,8 @@ def test_every_request_is_counted_once(port: int) -> None:
     load = together(wires, requests)
     assert len(load.latencies_s) == 20 and all(0 < each <= load.whole_s for each in load.latencies_s)
     assert load.per_second == pytest.approx(20 / load.whole_s)
+    wires[0].socket.shutdown(socket.SHUT_RDWR)  # as one that the server has closed
+    assert len(together(wires, requests).latencies_s) == 20
     for wire in wires:
         wire.close()
 
