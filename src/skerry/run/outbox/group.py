@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+from skerry.spec.errors import OutboxError
+
 Work = TypeVar("Work")
 _MOST = 0.9  # of the callers: the last ones are not worth waiting for
 _SHARE_OF_COMMIT = 0.5
@@ -75,31 +77,54 @@ class GroupCommit(Generic[Work]):
             else:
                 self._busy = ticket.leads = True
         if ticket.gate is not None:
-            ticket.gate.acquire()
+            try:
+                ticket.gate.acquire()
+            except BaseException:  # Ctrl-C in a caller that waits
+                self._leave(ticket)
+                raise
         if ticket.leads:
             self._lead(ticket)
         if ticket.error is not None:
             raise ticket.error
         return ticket.result
 
-    def _lead(self, own: Ticket[Work]) -> None:
-        if self._callers > 1:
-            self._gather()
-        group = [own]
+    def _leave(self, ticket: Ticket[Work]) -> None:
+        """Take back what a caller brought who does not wait any more, or pass on the turn that it was given."""
         with self._lock:
-            group += self._queue
-            self._queue.clear()
+            if ticket in self._queue:
+                self._queue.remove(ticket)
+                return
+        if ticket.leads:
+            self._pass_on(1)
+
+    def _lead(self, own: Ticket[Work]) -> None:
+        group = [own]
         began = time.perf_counter()
         try:
+            if self._callers > 1:
+                self._gather()
+            with self._lock:
+                group += self._queue
+                self._queue.clear()
+            began = time.perf_counter()
             self._commit(group)
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must not wait for ever
-            for ticket in group:
-                ticket.error = ticket.error or error
+            self._fail(group, error)
         self._took_s = time.perf_counter() - began
         self._pass_on(len(group))
         for ticket in group[1:]:
             if ticket.gate is not None:
                 ticket.gate.release()
+
+    def _fail(self, group: Sequence[Ticket[Work]], error: BaseException) -> None:
+        """Tell a group that its commit was broken off; only the leader was sent a Ctrl-C."""
+        with self._lock:
+            self._wanted = 0
+            self._complete.acquire(blocking=False)
+        for ticket in group[1:]:
+            if ticket.result is None and ticket.error is None:
+                ticket.error = error if isinstance(error, Exception) else OutboxError("the commit was interrupted")
+        group[0].error = error
 
     def _gather(self) -> None:
         """Wait until most of those who called lately are there, if that has been worth it."""

@@ -66,7 +66,7 @@ def peek(path: Path, limit: int) -> list[WireRecord]:
     """Return what would be sent next; a record that is damaged is left out."""
     found: list[WireRecord] = []
     with _reading(path) as connection:
-        for seq, priority, digest, payload in tables.waiting(connection, [1] * len(PRIORITIES), _EVERYTHING):
+        for seq, priority, digest, payload in tables.waiting(connection, [1] * len(PRIORITIES), _EVERYTHING, None):
             if len(found) >= limit:
                 break
             with contextlib.suppress(ValueError):

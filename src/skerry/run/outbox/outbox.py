@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ from skerry.wire.record import WireRecord
 Answer = TypeVar("Answer")
 _TEND_US = 1_000_000  # how often what is not urgent is looked after
 _EXPIRE_US = 10_000_000  # how often records are looked for that are too old: it reads the whole store
+_REST = 50  # times as long as the last such look took, nobody looks again: a large store is not read all the time
 _END = 2**63 - 1
 
 
@@ -86,6 +88,7 @@ class Outbox:
         self._waiting = 0
         self._closed = False
         self._tended_us = self._expired_us = self._clock.mono_us()
+        self._expiring_us = 0
         self._group: GroupCommit[list[Packed]] = GroupCommit(self._commit)
         try:
             self._store = self._open_store(device)
@@ -176,7 +179,12 @@ class Outbox:
             except DamagedError:
                 self._replace()
                 answer = work(self._store)
-            self._tend()
+            try:
+                self._tend()
+            except DamagedError:
+                self._store.abandon()  # the next caller finds it so
+            except OutboxError:
+                pass  # what the caller wanted is done; this is tried again
             return answer
 
     def _replace(self) -> None:
@@ -192,10 +200,11 @@ class Outbox:
         if now - self._tended_us < _TEND_US:
             return
         self._tended_us = now
-        if now - self._expired_us >= _EXPIRE_US:
-            self._expired_us = now
+        if now - self._expired_us >= max(_EXPIRE_US, self._expiring_us * _REST):
+            begin = time.monotonic_ns()
             store.expire()
             store.write_down()
+            self._expired_us, self._expiring_us = now, (time.monotonic_ns() - begin) // 1000
         elif store.unwritten:
             store.write_down()
         requests.serve(store)

@@ -357,7 +357,7 @@ class Store:
     def waiting(self, gaps: Sequence[Range]) -> Iterator[tables.Row]:
         """Yield the rows within ranges of numbers, the highest class first, within it the oldest."""
         try:
-            yield from tables.waiting(self.connection, self.counts, gaps)
+            yield from tables.waiting(self.connection, self.counts, gaps, self._now() if self.mortal else None)
         except self._error as error:
             raise translated(error, self.path) from error
 
@@ -373,14 +373,17 @@ class Store:
         for priority, (size, count) in enumerate(zip(*self.transaction(work), strict=True)):
             self.forget(priority, size, count)
 
+    def _now(self) -> tables.Now:
+        return tables.Now(self.life.now_ms(), self.life.base_ms, self.life.wall_ms())
+
     def expire(self) -> int:
         """Delete what is not worth sending any more, counted; return how many records that were."""
         if not self.mortal:
             return 0
-        now, base, wall = self.life.now_ms(), self.life.base_ms, self.life.wall_ms()
+        now = self._now()
 
         def work() -> list[tuple[int, int]]:
-            gone = [tables.expire(self.connection, number, now, base, wall) for number in range(len(PRIORITIES))]
+            gone = [tables.expire(self.connection, number, now) for number in range(len(PRIORITIES))]
             losses = {f"expired.{PRIORITIES[number]}": count for number, (_, count) in enumerate(gone) if count}
             tables.count_losses(self.connection, losses)
             return gone

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from skerry.run.outbox.database import DamagedError, one_row
 from skerry.run.outbox.item import OVERHEAD_BYTES, Packed
@@ -79,13 +79,38 @@ def newest_birth(connection: apsw.Connection) -> int:
     return max((row[0] for row in found if row), default=0)
 
 
-def waiting(connection: apsw.Connection, counts: Sequence[int], gaps: Sequence[Range]) -> Iterator[Row]:
-    """Yield what lies in ranges of numbers, the highest class first, within it the oldest."""
+class Now(NamedTuple):
+    """What decides which records are too old: life, the life at which this boot began, and the believed wall clock."""
+
+    life_ms: int
+    base_ms: int
+    wall_ms: int | None
+
+    def bindings(self) -> dict[str, int]:
+        """Return the values of :data:`_TOO_OLD`."""
+        return {"life": self.life_ms, "base": self.base_ms, "wall": -(2**62) if self.wall_ms is None else self.wall_ms}
+
+
+# A record of this boot (born after `base`) is judged by the life of the store alone, one of an earlier boot also by the
+# wall clock, where that was believed then and is now.
+_TOO_OLD = (
+    "ttl_ms IS NOT NULL AND (born_ms + ttl_ms <= :life "
+    "OR (born_ms <= :base AND wall_ms IS NOT NULL AND wall_ms + ttl_ms <= :wall))"
+)
+
+
+def waiting(
+    connection: apsw.Connection, counts: Sequence[int], gaps: Sequence[Range], now: Now | None
+) -> Iterator[Row]:
+    """Yield what lies in ranges of numbers and is not too old, the highest class first, within it the oldest."""
+    unless = "" if now is None else f" AND NOT ({_TOO_OLD})"
+    aged = {} if now is None else now.bindings()
     for priority in range(len(PRIORITIES) - 1, -1, -1):
-        query = f"SELECT seq, digest, payload FROM {PRIORITIES[priority]} WHERE seq BETWEEN ? AND ? ORDER BY seq"
-        for gap in gaps if counts[priority] else ():
+        table = PRIORITIES[priority]
+        query = f"SELECT seq, digest, payload FROM {table} WHERE seq BETWEEN :first AND :last{unless} ORDER BY seq"
+        for first, last in gaps if counts[priority] else ():
             before = 0
-            for seq, digest, payload in connection.execute(query, gap):
+            for seq, digest, payload in connection.execute(query, {"first": first, "last": last, **aged}):
                 if seq <= before:
                     raise DamagedError("the store is damaged: its records are out of order")
                 before = seq
@@ -121,18 +146,10 @@ def evict(connection: apsw.Connection, priority: int, need: int) -> tuple[int, i
     return freed, gone
 
 
-def expire(
-    connection: apsw.Connection, priority: int, now_ms: int, base_ms: int, wall_ms: int | None
-) -> tuple[int, int]:
-    """Delete what is too old; return bytes and records.
-
-    A record of this boot (born after ``base_ms``) is judged by the life of the store alone, one of an earlier boot
-    also by the wall clock, where that was believed then and is (``wall_ms``) now.
-    """
+def expire(connection: apsw.Connection, priority: int, now: Now) -> tuple[int, int]:
+    """Delete what is too old; return bytes and records."""
     gone: list[tuple[Any, ...]] = connection.execute(
-        f"DELETE FROM {PRIORITIES[priority]} WHERE ttl_ms IS NOT NULL AND (born_ms + ttl_ms <= ?1 "
-        "OR (born_ms <= ?2 AND wall_ms IS NOT NULL AND wall_ms + ttl_ms <= ?3)) RETURNING length(payload)",
-        (now_ms, base_ms, -(2**62) if wall_ms is None else wall_ms),
+        f"DELETE FROM {PRIORITIES[priority]} WHERE {_TOO_OLD} RETURNING length(payload)", now.bindings()
     ).fetchall()
     return sum(int(size) for (size,) in gone) + OVERHEAD_BYTES * len(gone), len(gone)
 
