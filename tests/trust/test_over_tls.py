@@ -246,9 +246,9 @@ def test_the_authority_is_replaced_without_losing_a_device(hub: SmallHub, enroll
     pump, valve = enrolled("pump-7"), enrolled("valve-1")
     authority = hub.authority
     authority.rotate(time.time())
-    assert sorted(authority.left_behind()) == ["pump-7", "valve-1"]
+    assert sorted(authority.left_behind(time.time())) == ["pump-7", "valve-1"]
     pump = renew(pump)
-    assert authority.left_behind() == ["valve-1"]
+    assert authority.left_behind(time.time()) == ["valve-1"]
     assert pump.authority_file.read_text().count("BEGIN CERTIFICATE") == 2
     second = SmallHub(authority)
     assert visit(second, pump.client_context(), "/as/pump-7")[0] == 200

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ examples:
   skerry enroll TOKEN                                   on the device: paste it
   skerry keys list                                      who is in, and until when
   skerry keys revoke pump-7                             it was stolen: out, at its next request
+  skerry keys operator ann --pkcs12 ann.p12             let a person read the hub, with curl or a browser
 
 A pipeline and a hub on the same machine need none of this.
 """
@@ -49,6 +51,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         ("init", "Make the authority of a new fleet, once."),
         ("token", "Print a token that lets one device in, once."),
         ("list", "List who is in, who is waiting and who was revoked."),
+        ("operator", "Make a key and a certificate for a person who may read the hub."),
         ("revoke", "Keep a device or an operator out from now on."),
         ("rotate", "Give the authority a new key; devices move over as they renew."),
     ):
@@ -79,6 +82,15 @@ def _token_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _operator_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="what the person is to be called, such as ann")
+    parser.add_argument(
+        "--lasts", metavar="TIME", type=duration, default=30 * 86400.0, help="how long it counts, at most 366d (30d)"
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where the files go (default: operator-NAME)")
+    parser.add_argument("--pkcs12", metavar="FILE", type=Path, help="also one file for a browser")
+
+
 def _revoke_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", metavar="NAME", nargs="?", default="", help="the device, as `skerry keys list` names it"
@@ -96,6 +108,7 @@ _ARGUMENTS = {
     "init": _init_arguments,
     "token": _token_arguments,
     "list": lambda parser: None,
+    "operator": _operator_arguments,
     "revoke": _revoke_arguments,
     "rotate": _rotate_arguments,
 }
@@ -180,6 +193,34 @@ def _row(member: Member) -> tuple[str, ...]:
     return member.name, member.role, member.state, until, member.serial or "-", "; ".join(notes)
 
 
+def _operator(args: argparse.Namespace) -> int:
+    from skerry.trust.operator import make_operator, write_pkcs12
+
+    if args.pkcs12 and not args.pkcs12.parent.is_dir():
+        raise UsageError(f"--pkcs12 {args.pkcs12}: there is no folder {args.pkcs12.parent}")
+    folder = args.out or Path(f"operator-{args.name}")
+    with _authority(args) as authority:
+        made, files = make_operator(authority, args.name, folder, life_s=args.lasts, now=time.time())
+        hub = authority.hub
+    password = write_pkcs12(made, args.pkcs12) if args.pkcs12 else ""
+    curl = f"curl --cacert {quote(str(files.authority))} --cert {quote(str(files.certificate))}"
+    curl += f" --key {quote(str(files.key))} {hub}/v1/records"
+    if args.json:
+        facts = {"operator": made.name, "until": _moment(made.until), **{k: str(v) for k, v in files._asdict().items()}}
+        browser = {"pkcs12": str(args.pkcs12), "password": password} if password else {}
+        _print_json({**facts, "hub": hub, "curl": curl, **browser})
+        return 0
+    print(f"{made.name} may use the hub until {_moment(made.until)}; a certificate from before of that name is out\n")
+    print(f"{files.authority}    whom to believe\n{files.certificate}  who {made.name} is")
+    print(f"{files.key}          secret: whoever has it is {made.name}\n\nin a terminal:\n\n  {curl}\n")
+    if password:
+        print(f"in a browser: import {args.pkcs12} as your own certificate, password {password}")
+        print(f"  then open {hub}/v1/records; the browser warns, as it does not know your authority")
+    _say_next(f"move the files to the machine of {made.name} by a safe way (scp), and delete them here")
+    _say_next(f"when it is over, make it again; when it got lost: skerry keys revoke --operator {made.name}")
+    return 0
+
+
 def _revoke(args: argparse.Namespace) -> int:
     if bool(args.name) == bool(args.serial):
         raise UsageError("say whom to revoke", expected="NAME, or --serial HEX", hint="see `skerry keys list`")
@@ -191,7 +232,7 @@ def _revoke(args: argparse.Namespace) -> int:
         return 0
     print(f"{args.name or args.serial} is out: {_counted(count)} revoked, and running hubs know it from now on")
     if args.name:
-        _say_next(f"to let it in again some day: skerry keys token {args.name}")
+        _say_next(f"to let it in again: skerry keys {'operator' if args.operator else 'token'} {args.name}")
     return 0
 
 
@@ -203,7 +244,7 @@ def _rotate(args: argparse.Namespace) -> int:
             _finish(authority, force=args.force)
         else:
             authority.rotate(time.time())
-        behind = authority.left_behind()
+        behind = authority.left_behind(time.time())
         facts = {"fingerprint": authority.fingerprint(), "left_behind": behind, "finished": args.finish}
     if args.json:
         _print_json(facts)
@@ -217,7 +258,7 @@ def _rotate(args: argparse.Namespace) -> int:
 
 
 def _finish(authority: Authority, *, force: bool) -> None:
-    behind = authority.left_behind()
+    behind = authority.left_behind(time.time())
     if behind and not force:
         shown = ", ".join(behind[:5]) + (f" and {len(behind) - 5} more" if len(behind) > 5 else "")
         raise TrustError(
@@ -227,7 +268,9 @@ def _finish(authority: Authority, *, force: bool) -> None:
     authority.finish_rotation()
 
 
-_ACTIONS = {"init": _init, "token": _token, "list": _list, "revoke": _revoke, "rotate": _rotate}
+_ACTIONS = {
+    "init": _init, "token": _token, "list": _list, "operator": _operator, "revoke": _revoke, "rotate": _rotate,
+}  # fmt: skip
 
 
 def _counted(count: int) -> str:

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -48,34 +47,14 @@ from skerry.trust.keys import key_id, public_der, require_p256, vouches
 from skerry.trust.ledger import Entry, Ledger, Member
 from skerry.trust.names import Role, SpiffeId, checked_domain, checked_name
 from skerry.trust.nonce import is_fresh, new_nonce, renewal_message
+from skerry.trust.peer import Peer
 from skerry.trust.request import read_request, require_own
 from skerry.trust.token import new_token, read_token
 
 _REMEMBERED_CERTIFICATES = 4096
 """Certificates whose signature was checked and need not be again: about 1 kB each."""
-
-
-class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is at the other end of a connection, as its certificate proves.
-
-    ``serial`` are hex digits, ``key_id`` 8 bytes, ``not_after`` seconds since 1970.
-    """
-
-    role: Role
-    name: str
-    serial: str
-    key_id: bytes
-    not_after: float
-
-    @property
-    def device(self) -> str:
-        """The device id; empty for an operator."""
-        return self.name if self.role == "device" else ""
-
-    @property
-    def operator(self) -> str:
-        """The operator's name; empty for a device."""
-        return self.name if self.role == "operator" else ""
+_WRITTEN = 1_760_000_000.0
+"""October 2025: a clock that shows an earlier time is wrong for sure."""
 
 
 class Authority:
@@ -119,10 +98,16 @@ class Authority:
         Raises
         ------
         TrustError
-            There is an authority already, the URL is none of ``https``, or the folder cannot be used.
+            There is an authority already, the URL is none of ``https``, the clock is years behind, or the folder
+            cannot be used.
         """
         home = default_authority_folder() if folder is None else folder
         host = host_of(hub)
+        if now < _WRITTEN:
+            raise TrustError(
+                "the clock of this machine is years behind, and the authority would be over before it is used",
+                hint="set the clock (date), then make the authority",
+            )  # fmt: skip
         domain = checked_domain(trust_domain or host.lower().replace(":", "-"))
         make_private(home)
         with alone(home):
@@ -135,6 +120,7 @@ class Authority:
                 trust_domain=domain, hub=hub.rstrip("/"), names=tuple(dict.fromkeys((host, *names))),
                 signing=(add_signing_pair(home, domain, now),), nonce_key=secrets.token_bytes(32),
             )  # fmt: skip
+            Ledger(home / LEDGER, make=True).close()
             write_settings(home, settings)
         return cls(home, options)
 
@@ -216,10 +202,27 @@ class Authority:
         key, claimed = read_request(csr_pem)
         who = SpiffeId(self.trust_domain, told.role, told.name)
         require_own(claimed, who)
-        self._require_unowned(who, public_der(key))
-        self._ledger.use_token(told.digest(), key_id(public_der(key)), now)
-        self._ledger.supersede(who.role, who.name, key_id(public_der(key)), now)
-        return self._issue(who, key, now)
+        certificate, entry = self._certified(who, key, now)
+        self._ledger.admit(entry, token=told.digest(), keep_s=float(self.options.memory))
+        return to_pem(certificate)
+
+    def certify_operator(self, name: str, key: ec.EllipticCurvePublicKey, life_s: float, now: float) -> bytes:
+        """Return a certificate (PEM) for the key of a person: no token, and it cannot renew itself.
+
+        Whoever had this name before is out, so that making it again is also how it is replaced.
+
+        Raises
+        ------
+        TrustError
+            A bad name, a life that is too long, or a key that is another's.
+        """
+        longest = float(self.options.longest_operator_life)
+        if not 60 <= life_s <= longest:
+            raise TrustError("a certificate cannot last that long", expected=f"1 minute to {longest / 86400:.0f} days")
+        who = SpiffeId(self.trust_domain, "operator", checked_name(name, role="operator"))
+        certificate, entry = self._certified(who, key, now, life_s=life_s, session=True)
+        self._ledger.admit(entry, keep_s=float(self.options.memory))
+        return to_pem(certificate)
 
     def nonce(self, now: float) -> str:
         """Return what a device must sign to renew; the authority need not remember it."""
@@ -256,7 +259,10 @@ class Authority:
         certificate = self._read_once(to_der(read_certificate(certificate_pem)))
         who = self._holder(certificate)
         if is_session(certificate):
-            raise EnrolmentRefusedError("this certificate cannot renew itself: the key in the device's chip renews it")
+            again = "the key in the device's chip renews it"
+            if who.role == "operator":
+                again = f"`skerry keys operator {who.name}` makes a new one"
+            raise EnrolmentRefusedError("this certificate cannot renew itself", hint=again)
         if not is_fresh(self._material().settings.nonce_key, nonce, now, float(self.options.nonce_life)):
             raise EnrolmentRefusedError("the nonce is too old or not ours", hint="ask for another one and sign that")
         old = public_der(require_p256(certificate.public_key()))
@@ -264,28 +270,24 @@ class Authority:
             raise EnrolmentRefusedError("the key of the old certificate does not vouch for this request")
         key, claimed = read_request(csr_pem)
         require_own(claimed, who)
-        self._require_unowned(who, public_der(key))
-        return self._issue(who, key, now, renewed="" if session else serial_text(certificate), session=session)
+        fresh, entry = self._certified(who, key, now, session=session)
+        self._ledger.renew(entry, serial_text(certificate), counts=not session, keep_s=float(self.options.memory))
+        return to_pem(fresh)
 
-    def _require_unowned(self, who: SpiffeId, der: bytes) -> None:
-        """Raise ``EnrolmentRefusedError`` for a key that was certified for somebody else."""
-        owner = self._ledger.owner(key_id(der))
-        if owner is not None and owner != (who.role, who.name):
-            raise EnrolmentRefusedError("this key is another's already", hint="delete the key and enrol again")
-
-    def _issue(
-        self, who: SpiffeId, key: ec.EllipticCurvePublicKey, now: float, *, renewed: str = "", session: bool = False
-    ) -> bytes:
+    def _certified(
+        self, who: SpiffeId, key: ec.EllipticCurvePublicKey, now: float, *, life_s: float = 0.0, session: bool = False
+    ) -> tuple[x509.Certificate, Entry]:
+        """Make a certificate and what is to be noted of it; it may leave this house only once that is noted."""
         pair = self._material().for_clients
-        not_after = min(now + float(self.options.certificate_life), ends(pair.certificate))
+        not_after = min(now + (life_s or float(self.options.certificate_life)), ends(pair.certificate))
+        if now >= not_after:
+            raise TrustError("the authority is over", hint="is the clock right? Then: skerry keys rotate")
         certificate = client_certificate(
             pair.certificate, pair.key, key, who,
             not_before=now - float(self.options.backdate), not_after=not_after, session=session,
         )  # fmt: skip
         der = public_der(key)
-        entry = Entry(who, serial_text(certificate), key_id(der), der, pair.key_id, now, not_after)
-        self._ledger.add_certificate(entry, renewed=renewed, keep_s=float(self.options.memory))
-        return to_pem(certificate)
+        return certificate, Entry(who, serial_text(certificate), key_id(der), der, pair.key_id, now, not_after)
 
     # Keeping out
 
@@ -329,14 +331,15 @@ class Authority:
                 return self._checked[digest]
         try:
             certificate = x509.load_der_x509_certificate(der)
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             raise CertificateRefusedError(f"the certificate cannot be read: {error}") from error
         if issued_by(certificate, material.certificates) is None:
             raise CertificateRefusedError(
                 "the certificate was not made by this authority", hint="a device of another fleet has to enrol here"
             )
         with self._lock:
-            self._checked[digest] = certificate
+            if self._material_read is material:  # else an authority may have been ended since
+                self._checked[digest] = certificate
             while len(self._checked) > _REMEMBERED_CERTIFICATES:
                 self._checked.popitem(last=False)
         return certificate
@@ -429,9 +432,10 @@ class Authority:
         """
         begin_rotation(self.folder, now)
 
-    def left_behind(self) -> list[str]:
+    def left_behind(self, now: float) -> list[str]:
         """Return who still holds a certificate of the key that a rotation ends: they have not renewed since."""
-        return self._ledger.holders(self._material().for_hub.key_id) if len(self._material().pairs) > 1 else []
+        material = self._material()
+        return self._ledger.holders(material.for_hub.key_id, now) if len(material.pairs) > 1 else []
 
     def finish_rotation(self) -> None:
         """Forget the old key: it vouches for nobody any more, and is deleted.

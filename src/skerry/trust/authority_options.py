@@ -20,6 +20,8 @@ class AuthorityOptions(msgspec.Struct, frozen=True, kw_only=True):
         1 h: a certificate counts from before it was made, for clocks that are behind.
     longest_token_life:
         30 days: a string that lets somebody in should not lie about for longer.
+    operator_life, longest_operator_life:
+        30 days, at most 366: people carry their certificate by hand into a browser, and do not do that every day.
     nonce_life:
         5 min: a slow link and a slow chip need seconds.
     memory:
@@ -30,5 +32,7 @@ class AuthorityOptions(msgspec.Struct, frozen=True, kw_only=True):
     hub_certificate_life: Duration = Duration(90 * 86400.0)
     backdate: Duration = Duration(3600.0)
     longest_token_life: Duration = Duration(30 * 86400.0)
+    operator_life: Duration = Duration(30 * 86400.0)
+    longest_operator_life: Duration = Duration(366 * 86400.0)
     nonce_life: Duration = Duration(300.0)
     memory: Duration = Duration(90 * 86400.0)

@@ -81,7 +81,7 @@ def read_certificates(data: bytes, *, where: str = "") -> list[x509.Certificate]
         if len(data) > _LARGEST_PEM:
             raise ValueError(f"larger than {_LARGEST_PEM} bytes")
         return x509.load_pem_x509_certificates(data)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise CertificateRefusedError(
             f"the certificate cannot be read: {error}", where=where, expected="a certificate in PEM"
         ) from error
@@ -147,7 +147,13 @@ def _builder(
 ) -> x509.CertificateBuilder:
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public_key)
     builder = builder.serial_number(x509.random_serial_number())
-    return builder.not_valid_before(moment(not_before)).not_valid_after(moment(not_after))
+    try:
+        return builder.not_valid_before(moment(not_before)).not_valid_after(moment(not_after))
+    except (ValueError, OverflowError, OSError) as error:
+        raise TrustError(
+            f"no certificate can be made at this time: {error}",
+            hint="is the clock right? An authority that is over is replaced by `skerry keys rotate`",
+        ) from error
 
 
 def _leaf(
@@ -171,12 +177,12 @@ def _leaf(
 
 def issued_by(certificate: x509.Certificate, authorities: Iterable[x509.Certificate]) -> x509.Certificate | None:
     """Return the authority whose key signed a certificate, or ``None``: then it is forged, or of another fleet."""
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     for authority in authorities:
         try:
             certificate.verify_directly_issued_by(authority)
-        except (ValueError, TypeError, InvalidSignature):
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             continue
         return authority
     return None
@@ -195,7 +201,9 @@ def spiffe_of(certificate: x509.Certificate) -> SpiffeId:
         usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
+    except (
+        x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError
+    ) as error:  # fmt: skip
         raise CertificateRefusedError(f"this is no certificate of a device: {error}") from error
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     if constraints.ca or ExtendedKeyUsageOID.CLIENT_AUTH not in usage or len(uris) != 1:

@@ -59,7 +59,7 @@ def answer(authority: Authority, method: str, path: str, body: bytes, now: float
         return _refused(413, TrustError(f"a request has at most {LARGEST_BODY} bytes"))
     try:
         return Answer(200, msgspec.json.encode(_decided(authority, path, body, now)))
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:  # the latter for brackets in brackets in brackets
         return _refused(400, TrustError(f"the request cannot be read: {error}"))
     except (EnrolmentRefusedError, CertificateRefusedError) as error:
         return _refused(403, error)

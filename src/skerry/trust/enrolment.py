@@ -28,7 +28,7 @@ from skerry.trust.certificate import (
     to_pem,
 )
 from skerry.trust.chip import ChipKey
-from skerry.trust.folder import alone, make_private, write_private
+from skerry.trust.folder import alone, make_private, sweep, write_private
 from skerry.trust.identity import (
     AUTHORITY,
     CARD,
@@ -114,6 +114,7 @@ def enrol(
         _install(home, new, hub=url or answer.hub, chip=chip)
         for left in home.glob("pending-*.pem"):
             left.unlink(missing_ok=True)
+        sweep(home, "pending-*.pem")
     return load_identity(home)
 
 

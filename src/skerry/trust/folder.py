@@ -21,19 +21,35 @@ def make_private(folder: Path) -> Path:
     Raises
     ------
     TrustError
-        It cannot be made, or others may write into the one that is there.
+        It cannot be made, or the one that is there is another user's, or others may write into it.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = folder.stat().st_mode
+        found = folder.stat()
     except OSError as error:
         raise TrustError(f"the folder cannot be made: {error.strerror}", where=str(folder)) from error
+    mode = found.st_mode
+    if found.st_uid not in {0, os.geteuid()}:
+        raise TrustError(
+            f"this folder is another user's ({_user(found.st_uid)}), who could replace what is in it",
+            where=str(folder), expected=f"a folder of {_user(os.geteuid())}",
+            hint=f"run this as {_user(found.st_uid)}, or use another folder",
+        )  # fmt: skip
     if not mode & _WRITING_OTHERS:
         return folder
     raise TrustError(
         f"other users may write into this folder (mode {stat.S_IMODE(mode):04o}), so nothing in it can be trusted",
         where=str(folder), expected="mode 0700", hint=f"look who did that, then: chmod 700 '{folder}'",
     )  # fmt: skip
+
+
+def _user(number: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 def read_private(path: Path) -> bytes:
@@ -108,6 +124,13 @@ def point(link: Path, target: str) -> None:
         raise TrustError(f"this link cannot be made: {error.strerror}", where=str(link)) from error
 
 
+def sweep(folder: Path, pattern: str) -> None:
+    """Remove what processes left that were killed while they wrote; the caller holds :func:`alone`."""
+    for left in folder.glob(f".{pattern}.????????"):
+        with contextlib.suppress(OSError):
+            left.unlink()
+
+
 def _sync_folder(folder: Path) -> None:
     """Make what was made and renamed in a folder durable."""
     number = os.open(folder, os.O_RDONLY)
@@ -129,7 +152,7 @@ def alone(folder: Path) -> Iterator[None]:
     import fcntl
 
     try:
-        number = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        number = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise TrustError(
             f"this folder cannot be changed: {error.strerror}", where=str(folder), hint="run as the user who made it"

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from skerry.spec.errors import IdentityMissingError, TrustError
-from skerry.trust.folder import alone, make_private, point, read_private, state_folder, write_private
+from skerry.trust.folder import alone, make_private, point, read_private, state_folder, sweep, write_private
 from skerry.trust.names import Role, checked_name
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ LASTING = "lasting.pem"
 LOOPBACK_DOMAIN = "loopback"
 """The trust domain of an identity that only a hub on the same machine believes."""
 _CURRENT = "current"
+_TRIES = 10
+"""A generation may be removed while it is read, when another process renews twice: then there is a newer one."""
 _TO_ENROL = "ask whoever runs the hub for a token (`skerry keys token NAME`), then: skerry enroll TOKEN"
 
 
@@ -185,11 +187,22 @@ def load_identity(folder: Path | None = None) -> Identity:
         A file is damaged, or others may read or replace the key.
     """
     home = default_folder() if folder is None else folder
-    files = home / _CURRENT
-    if not files.is_dir():
+    link = home / _CURRENT
+    if not link.is_dir():
         raise IdentityMissingError("this device is not enrolled", where=str(home), hint=_TO_ENROL)
     make_private(home)
-    files = files.resolve()
+    for _ in range(_TRIES):
+        files = link.resolve()
+        try:
+            return _read(home, files)
+        except IdentityMissingError:
+            if link.resolve() == files:
+                raise
+    raise TrustError("the identity changes faster than it can be read", where=str(home))
+
+
+def _read(home: Path, files: Path) -> Identity:
+    """Read one generation; raises ``IdentityMissingError`` where it was removed meanwhile."""
     try:
         card = msgspec.json.decode(read_private(files / CARD), type=Card)
     except msgspec.MsgspecError as error:
@@ -247,7 +260,8 @@ def install(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _forget(folder: Path, kept: set[str]) -> None:
-    """Remove older generations; one that cannot be removed is left for the next time."""
+    """Remove older generations and broken links; what cannot be removed is left for the next time."""
+    sweep(folder, _CURRENT)
     for old in folder.glob("g-*"):
         if old.name not in kept:
             with contextlib.suppress(OSError):

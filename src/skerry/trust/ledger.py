@@ -6,8 +6,10 @@ two hubs cannot both take one token.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +18,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from skerry.spec.errors import EnrolmentRefusedError, TrustError
+from skerry.spec.errors import CertificateRefusedError, EnrolmentRefusedError, TrustError
 from skerry.trust.names import Role, SpiffeId
 
 _BUSY_S = 10.0
 """How long to wait for another process that writes; its transactions take milliseconds."""
+_MOST = 1000
+"""Certificates and keys of one member; one that renews in a loop fills no disk. In 90 days one with a chip has 270."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tokens (
     digest BLOB PRIMARY KEY, role TEXT NOT NULL, name TEXT NOT NULL, issued REAL NOT NULL, expires REAL NOT NULL,
@@ -72,18 +76,30 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 class Ledger:
     """What an authority remembers; safe to use from several threads and processes.
 
+    Parameters
+    ----------
+    path:
+        The file.
+    make:
+        Whether to make it. Otherwise a file that is missing is an error: an empty one would forget all revocations.
+
     Raises
     ------
     TrustError
-        The file is no ledger, or cannot be opened or written.
+        The file is missing, is no ledger, others may write it, or it cannot be opened or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, make: bool = False) -> None:
         self._path = path
         self._lock = threading.Lock()
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # sqlite3 itself would make it readable by others
-            self._database = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            if make:
+                _make_file(path)
+            _require_file(path)
+            self._database = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S, isolation_level=None,
+                check_same_thread=False,
+            )  # fmt: skip
             # No write-ahead log: below SQLite 3.51.3 two processes that reset it can damage it (decision 15).
             self._database.execute("PRAGMA journal_mode=DELETE")
             self._database.execute("PRAGMA synchronous=EXTRA")
@@ -111,12 +127,18 @@ class Ledger:
             except sqlite3.Error as error:
                 raise TrustError(f"the authority's ledger cannot be written: {error}", where=str(self._path)) from error
 
-    def _rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """Hold the database to read."""
         with self._lock:
             try:
-                return self._database.execute(query, values).fetchall()
+                yield self._database
             except sqlite3.Error as error:
                 raise TrustError(f"the authority's ledger cannot be read: {error}", where=str(self._path)) from error
+
+    def _rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        with self._reading() as database:
+            return database.execute(query, values).fetchall()
 
     def add_token(self, digest: bytes, role: Role, name: str, issued: float, expires: float) -> None:
         """Note that a token was given out; times in seconds since 1970."""
@@ -127,71 +149,64 @@ class Ledger:
                 (digest, role, name, issued, expires),
             )
 
-    def use_token(self, digest: bytes, key_id: bytes, now: float) -> None:
-        """Take a token for the bearer of a key.
+    def admit(self, entry: Entry, *, token: bytes | None = None, keep_s: float) -> None:
+        """Note the first certificate of somebody, and revoke those of whoever had this name with another key.
 
-        The same key may come again until the token expires: its answer may have got lost on the way.
+        One transaction: a revocation comes before all of it, or takes the new certificate back too. With ``token`` (its
+        digest), that is used up; the same key may come again until it expires, as its answer may have got lost.
 
         Raises
         ------
         EnrolmentRefusedError
-            The token is unknown, used, expired or withdrawn.
+            The token is unknown, used, expired or withdrawn, or the key is another's.
         """
+        who, now = entry.who, entry.issued
         with self._writing() as database:
-            taken = database.execute(
-                "UPDATE tokens SET used = coalesce(used, ?), key_id = ? WHERE digest = ? AND NOT void AND expires > ?"
-                " AND (used IS NULL OR key_id = ?)",
-                (now, key_id, digest, now, key_id),
+            if token is not None:
+                _use_token(database, token, entry.key_id, now)
+            ended = database.execute(
+                "UPDATE certificates SET revoked = ? WHERE role = ? AND name = ? AND key_id != ? AND revoked IS NULL",
+                (now, who.role, who.name, entry.key_id),
             ).rowcount
-            if taken:
-                return
-            known = database.execute("SELECT used, expires, void FROM tokens WHERE digest = ?", (digest,)).fetchone()
-        raise _refusal(known, now)
+            if ended:
+                database.execute("INSERT OR REPLACE INTO revocations VALUES (?, ?, ?)", (who.role, who.name, now))
+            _note(database, entry, keep_s)
 
-    def add_certificate(self, entry: Entry, *, renewed: str = "", keep_s: float) -> None:
-        """Note a certificate and its key, and that it renews another one (``renewed``, a serial).
+    def renew(self, entry: Entry, old: str, *, counts: bool, keep_s: float) -> None:
+        """Note a certificate that was got by an older one, whose serial is ``old``.
 
-        What ended more than ``keep_s`` seconds ago is forgotten, except where it was revoked.
+        One transaction: nobody gets a certificate by one that is revoked at the same moment. ``counts`` says whether
+        the old one is over by that.
+
+        Raises
+        ------
+        CertificateRefusedError
+            The old one was revoked.
+        EnrolmentRefusedError
+            The key is another's.
         """
-        who, old = entry.who, entry.issued - keep_s
         with self._writing() as database:
-            database.execute(
-                "INSERT INTO certificates (serial, role, name, key_id, authority, issued, ends)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (entry.serial, who.role, who.name, entry.key_id, entry.authority, entry.issued, entry.ends),
-            )
-            database.execute("UPDATE certificates SET renewals = renewals + 1 WHERE serial = ?", (renewed,))
-            database.execute(
-                "INSERT INTO keys (key_id, role, name, public_key, used) VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT (key_id) DO UPDATE SET used = excluded.used",
-                (entry.key_id, who.role, who.name, entry.public_key, entry.issued),
-            )
-            database.execute(
-                "DELETE FROM certificates WHERE role = ? AND name = ? AND revoked IS NULL AND ends < ?",
-                (who.role, who.name, old),
-            )
-            database.execute("DELETE FROM keys WHERE role = ? AND name = ? AND used < ?", (who.role, who.name, old))
+            if _is_revoked(database, entry.who.role, entry.who.name, old):
+                raise CertificateRefusedError(f"the certificate of {entry.who.name!r} was revoked")
+            if counts:
+                database.execute("UPDATE certificates SET renewals = renewals + 1 WHERE serial = ?", (old,))
+            _note(database, entry, keep_s)
 
     def key(self, key_id: bytes) -> tuple[Role, str, bytes] | None:
         """Return whose key it is and the public key (DER), or ``None`` when it is unknown or was revoked."""
         rows = self._rows(
-            "SELECT role, name, public_key FROM keys WHERE key_id = ? AND (SELECT revoked FROM certificates"
-            " WHERE certificates.key_id = keys.key_id ORDER BY number DESC LIMIT 1) IS NULL",
+            "SELECT role, name, public_key FROM keys WHERE key_id = ? AND NOT coalesce("
+            "(SELECT revoked IS NOT NULL FROM certificates WHERE certificates.key_id = keys.key_id"
+            " ORDER BY number DESC LIMIT 1),"
+            " EXISTS (SELECT 1 FROM revocations WHERE revocations.role = keys.role AND revocations.name = keys.name))",
             key_id,
         )
         return rows[0] if rows else None  # type: ignore[return-value]
 
-    def owner(self, key_id: bytes) -> tuple[str, str] | None:
-        """Return role and name of whom a key was certified for, revoked or not, or ``None``."""
-        rows = self._rows("SELECT role, name FROM keys WHERE key_id = ?", key_id)
-        return rows[0] if rows else None  # type: ignore[return-value]
-
     def is_revoked(self, role: Role, name: str, serial: str) -> bool:
         """Tell whether a certificate was revoked; one that is not known here was, if its holder ever was."""
-        known = self._rows("SELECT revoked FROM certificates WHERE serial = ?", serial)
-        if known:
-            return known[0][0] is not None
-        return bool(self._rows("SELECT 1 FROM revocations WHERE role = ? AND name = ?", role, name))
+        with self._reading() as database:
+            return _is_revoked(database, role, name, serial)
 
     def is_out(self, who: str) -> bool:
         """Tell whether a certificate (by its serial in hex) or a device's newest one (by its id) was revoked."""
@@ -217,16 +232,6 @@ class Ledger:
                 "UPDATE certificates SET revoked = ? WHERE role = ? AND name = ? AND revoked IS NULL", (now, role, name)
             ).rowcount
 
-    def supersede(self, role: Role, name: str, key_id: bytes, now: float) -> None:
-        """Revoke a member's certificates of other keys: somebody else is called so from now on."""
-        with self._writing() as database:
-            ended = database.execute(
-                "UPDATE certificates SET revoked = ? WHERE role = ? AND name = ? AND key_id != ? AND revoked IS NULL",
-                (now, role, name, key_id),
-            ).rowcount
-            if ended:
-                database.execute("INSERT OR REPLACE INTO revocations VALUES (?, ?, ?)", (role, name, now))
-
     def revoke_serial(self, serial: str, now: float) -> int:
         """Revoke one certificate; return 0 when it is not known or was revoked before."""
         with self._writing() as database:
@@ -234,10 +239,15 @@ class Ledger:
                 "UPDATE certificates SET revoked = ? WHERE serial = ? AND revoked IS NULL", (now, serial)
             ).rowcount
 
-    def holders(self, authority: bytes) -> list[str]:
-        """Return the names of the unrevoked whose newest certificate an authority (its key's id) signed."""
+    def holders(self, authority: bytes, now: float) -> list[str]:
+        """Return the names of the unrevoked whose newest certificate an authority (its key's id) signed.
+
+        Operators whose certificate is over are not among them: nobody waits for them.
+        """
         rows = self._rows(
-            "SELECT name, authority, max(number) FROM certificates WHERE revoked IS NULL GROUP BY role, name"
+            "SELECT name, authority, max(number) FROM certificates WHERE revoked IS NULL"
+            " AND (role != 'operator' OR ends > ?) GROUP BY role, name",
+            now,
         )
         return sorted(str(name) for name, signed, _ in rows if signed == authority)
 
@@ -265,6 +275,78 @@ class Ledger:
             msgspec.convert({"role": role, "name": name, **fields}, Member)
             for (role, name), fields in sorted(found.items(), key=str)
         ]
+
+
+def _make_file(path: Path) -> None:
+    """Make an empty file that only its owner may read; sqlite3 itself would let others."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _require_file(path: Path) -> None:
+    """Raise ``TrustError`` unless there is a file that others cannot write.
+
+    It is looked at and not opened: to close it would end the locks that this process holds on it.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise TrustError(
+            "the authority's ledger is missing: it says who was revoked", where=str(path),
+            hint=f"put it back from your copy; if nobody was ever revoked: (umask 077; touch '{path}')",
+        ) from error  # fmt: skip
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise TrustError(
+            "other users may write into the authority's ledger, so nothing in it can be trusted", where=str(path),
+            expected="mode 0600", hint=f"look who did that, then: chmod 600 '{path}'",
+        )  # fmt: skip
+
+
+def _is_revoked(database: sqlite3.Connection, role: Role, name: str, serial: str) -> bool:
+    known = database.execute("SELECT revoked FROM certificates WHERE serial = ?", (serial,)).fetchone()
+    if known:
+        return known[0] is not None
+    held = database.execute("SELECT 1 FROM revocations WHERE role = ? AND name = ?", (role, name)).fetchone()
+    return held is not None
+
+
+def _note(database: sqlite3.Connection, entry: Entry, keep_s: float) -> None:
+    """Note a certificate and its key, and forget what is too old or too much; raise for a key that is another's."""
+    who, old = entry.who, entry.issued - keep_s
+    owner = database.execute("SELECT role, name FROM keys WHERE key_id = ?", (entry.key_id,)).fetchone()
+    if owner is not None and owner != (who.role, who.name):
+        raise EnrolmentRefusedError("this key is another's already", hint="delete the key and enrol again")
+    database.execute(
+        "INSERT INTO certificates (serial, role, name, key_id, authority, issued, ends) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (entry.serial, who.role, who.name, entry.key_id, entry.authority, entry.issued, entry.ends),
+    )
+    database.execute(
+        "INSERT INTO keys (key_id, role, name, public_key, used) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (key_id) DO UPDATE SET used = excluded.used",
+        (entry.key_id, who.role, who.name, entry.public_key, entry.issued),
+    )
+    # What was revoked stays: a certificate that is not known counts as long as its holder was never revoked.
+    database.execute(
+        "DELETE FROM certificates WHERE role = ?1 AND name = ?2 AND revoked IS NULL AND (ends < ?3 OR number <="
+        " (SELECT number FROM certificates WHERE role = ?1 AND name = ?2 ORDER BY number DESC LIMIT 1 OFFSET ?4))",
+        (who.role, who.name, old, _MOST),
+    )
+    database.execute(
+        "DELETE FROM keys WHERE role = ?1 AND name = ?2 AND (used < ?3 OR used <"
+        " (SELECT used FROM keys WHERE role = ?1 AND name = ?2 ORDER BY used DESC LIMIT 1 OFFSET ?4))",
+        (who.role, who.name, old, _MOST),
+    )
+
+
+def _use_token(database: sqlite3.Connection, digest: bytes, key_id: bytes, now: float) -> None:
+    taken = database.execute(
+        "UPDATE tokens SET used = coalesce(used, ?), key_id = ? WHERE digest = ? AND NOT void AND expires > ?"
+        " AND (used IS NULL OR key_id = ?)",
+        (now, key_id, digest, now, key_id),
+    ).rowcount
+    if not taken:
+        known = database.execute("SELECT used, expires, void FROM tokens WHERE digest = ?", (digest,)).fetchone()
+        raise _refusal(known, now)
 
 
 def _refusal(known: tuple[float | None, float, int] | None, now: float) -> EnrolmentRefusedError:

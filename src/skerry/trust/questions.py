@@ -109,15 +109,16 @@ class Questions:
             raise self._refusal(response.status, content)
         try:
             return msgspec.json.decode(content, type=kind)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise HubUnreachableError(f"the hub's answer cannot be read: {error}", where=self._hub) from error
 
     def _refusal(self, status: int, content: bytes) -> SkerryError:
         """Return the error that an answer stands for."""
         try:
             said = msgspec.json.decode(content, type=Refusal)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             said = Refusal("it does not say why")
+        said = Refusal(_printable(said.error), said.kind, _printable(said.hint))
         if status == 403:
             kind = _REFUSALS.get(said.kind, EnrolmentRefusedError)
             return kind(f"the hub says: {said.error}", where=self._hub, hint=said.hint)
@@ -126,6 +127,11 @@ class Questions:
                 f"the hub is in trouble (status {status}): {said.error}", where=self._hub, hint="try again later"
             )
         return HubRefusedError(f"the hub does not take this (status {status}): {said.error}", where=self._hub)
+
+
+def _printable(text: str) -> str:
+    """Return what somebody unknown says as it may be shown in a terminal: no control characters, and not for ever."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:500])
 
 
 def ask_unverified(hub: str, path: str, kind: type[_T]) -> _T:

@@ -43,6 +43,7 @@ def believing(authorities_pem: str, *, judges_time: bool = True) -> ssl.SSLConte
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # demands a certificate, and that it names the host
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.hostname_checks_common_name = False  # a device may be called as a host is
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     if not judges_time:
         context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
