@@ -86,6 +86,30 @@ def _stages(stages: Iterable[StageSummary]) -> Iterator[str]:
     restarts = [(_node(stage), stage.restarts) for stage in stages]
     yield counter("skerry_stage_restarts", "How often a source, stage or sink was brought up again.", restarts)
     yield from _queues(stages)
+    yield from _routes(stages)
+
+
+def _routes(stages: Iterable[StageSummary]) -> Iterator[str]:
+    """Who answered at stages that may ask a cloud; nothing where there are none."""
+    routes = [({"stage": stage.id}, stage.route) for stage in stages if stage.route is not None]
+    if not routes:
+        return
+    answers: list[tuple[dict[str, str], int]] = []
+    for node, route in routes:
+        answers.append(({**node, "by": "cloud", "reason": "hard"}, route.answered))
+        answers.append(({**node, "by": "cache", "reason": "hard"}, route.cached))
+        answers += [({**node, "by": "local", "reason": reason}, count) for reason, count in route.local.items()]
+    yield counter("skerry_route_answers", "Answers by who gave them, and why.", answers)
+    faults = [({**node, "reason": reason}, count) for node, route in routes for reason, count in route.faults.items()]
+    yield counter("skerry_route_faults", "Exchanges with a cloud that gave no answer.", faults)
+    traffic = [(node, route.bytes) for node, route in routes]
+    yield counter("skerry_route_bytes", "Bytes to and from a cloud, about.", traffic, "bytes")
+    money = [(node, route.money) for node, route in routes]
+    yield counter("skerry_route_money", "What asking cost, in the money of the file.", money)
+    waiting = [(node, route.waiting) for node, route in routes]
+    yield gauge("skerry_route_waiting", "Records that wait for a better answer.", waiting)
+    alarmed = [(node, int(route.alarmed)) for node, route in routes]
+    yield gauge("skerry_route_alarmed", "Whether drift is suspected, and no local answer counts as sure.", alarmed)
 
 
 def _queues(stages: Iterable[StageSummary]) -> Iterator[str]:

@@ -30,6 +30,7 @@ AGAINST: dict[str, dict[str, Any]] = {
     "deadline": {"left_s": 0.1, "predicted_s": 0.2},
     "bytes": {"bytes_needed": 100, "bytes_left": 99},
     "money": {"cost": 2.0, "money_left": 1.0},
+    "large": {"bytes_needed": 2_000_000},
     "battery": {"battery": 0.1, "least_battery": 0.2},
     "heat": {"temperature": 90.0, "most_temperature": 80.0},
 }

@@ -72,6 +72,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "portal without a type": ("json", reply(b"  <!DOCTYPE html>", 200, "application/json"), "html"),
     "not JSON": ("json", reply(b"hello"), "no_json"),
     "cut short": ("oip", reply(b'{"outputs": ['), "no_json"),
+    "without end": ("json", reply(b"[" * 200_000), "no_json"),
     "empty": ("json", reply(b""), "no_json"),
     "a list": ("json", [1], "shape"),
     "200 with an error": ("oip", {"error": "out of memory"}, "error"),

@@ -16,6 +16,7 @@ from skerry.run.route.stage import RoutedStage
 from skerry.run.stages.classify import ClassifyStage
 from skerry.spec.errors import CalibrationError
 from skerry.spec.record import Record
+from skerry.spec.summary import RunSummary, StageSummary
 from skerry.testing.http_server import free_port
 
 from .cloud import (
@@ -209,6 +210,27 @@ def test_budgets_of_a_day_survive_a_restart(tmp_path: Path, cloud: CloudServer) 
         assert stage.route.state().local == {"bytes": 1}
 
 
+def test_what_cannot_be_written_down_is_not_spent(
+    tmp_path: Path, cloud: CloudServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with routed_stage(tmp_path, a_cloud(cloud.url(), bytes_per_day="1MB")) as stage:
+
+        def full(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("os.fsync", full)
+        assert answer(stage, HARD)["answered_by"] == "local"
+        state = stage.route.state()
+        assert state.faults == {"state": 1} and not cloud.asked
+        balances(stage)
+
+
+def test_a_text_of_many_megabytes_stays_here(tmp_path: Path, cloud: CloudServer) -> None:
+    with routed_stage(tmp_path, a_cloud(cloud.url()), threshold=2.0) as stage:
+        assert answer(stage, HARD * 100_000)["answered_by"] == "local"
+        assert stage.route.state().local == {"large": 1} and not cloud.asked
+
+
 def test_answers_are_remembered_where_that_was_asked_for(tmp_path: Path, cloud: CloudServer) -> None:
     with routed_stage(tmp_path, a_cloud(cloud.url(), cache=10)) as stage:
         first, second = answer(stage, HARD), answer(stage, HARD)
@@ -216,6 +238,18 @@ def test_answers_are_remembered_where_that_was_asked_for(tmp_path: Path, cloud: 
         assert first["label"] == second["label"]
         state = stage.route.state()
         assert (state.answered, state.cached, len(cloud.asked)) == (1, 1, 1)
+
+
+def test_the_metrics_tell_who_answered(tmp_path: Path, cloud: CloudServer) -> None:
+    from skerry.run.openmetrics import render
+
+    with routed_stage(tmp_path, a_cloud(cloud.url())) as stage:
+        answer(stage, SURE)
+        answer(stage, HARD)
+        told = StageSummary(id="sort", kind="classify", role="stage", route=stage.route.state())
+        text = render(RunSummary(pipeline="p", stages=[told]))
+    assert 'skerry_route_answers_total{stage="sort",by="cloud",reason="hard"} 1' in text
+    assert 'skerry_route_answers_total{stage="sort",by="local",reason="sure"} 1' in text
 
 
 def test_an_alarm_lets_no_local_answer_stand(tmp_path: Path, cloud: CloudServer) -> None:
@@ -315,6 +349,18 @@ def test_damaged_evidence_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="cannot be read"):
         read_evidence(tmp_path, "sort")
     assert Evidence.__struct_config__.forbid_unknown_fields
+
+
+def test_a_stage_that_is_opened_anew_goes_on_counting(tmp_path: Path, cloud: CloudServer) -> None:
+    with routed_stage(tmp_path, a_cloud(cloud.url(), bytes_per_day="1MB")) as stage:
+        answer(stage, HARD)
+        before = stage.route.state()
+        stage.close()
+        stage.open(context_of(tmp_path))
+        answer(stage, HARD)
+        after = stage.route.state()
+        assert (after.answered, after.requests, after.bytes) == (2, 2, 2 * before.bytes)
+        balances(stage)
 
 
 def test_workers_share_one_route(tmp_path: Path, cloud: CloudServer) -> None:

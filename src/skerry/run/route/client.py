@@ -40,6 +40,8 @@ class CloudClient:
         See :func:`skerry.run.route.protocol.form_of`.
     home:
         Where certificate files start.
+    traffic:
+        Where bytes are counted on, after one that was closed.
 
     Raises
     ------
@@ -48,7 +50,15 @@ class CloudClient:
     """
 
     def __init__(
-        self, cloud: Cloud, labels: Sequence[str], *, field: str, home: Path, insecure: bool = False, where: str = ""
+        self,
+        cloud: Cloud,
+        labels: Sequence[str],
+        *,
+        field: str,
+        home: Path,
+        insecure: bool = False,
+        where: str = "",
+        traffic: Traffic | None = None,
     ) -> None:
         address, _ = parse_address(cloud.url, where=where)
         refuse_plain_text(address, insecure, where=where)
@@ -63,7 +73,7 @@ class CloudClient:
             timeout_s=max(float(cloud.timeout), 0.001), connect_timeout_s=float(cloud.timeout), ca=ca,
             certificate=certificate, key=key, largest_reply=_LARGEST_REPLY,
         )  # fmt: skip
-        self.traffic = Traffic()
+        self.traffic = traffic or Traffic()
         self.remote = ""
         """The digest of what the cloud says that its model is; empty where it says nothing or was not asked yet."""
         self._form: Form | None = None
@@ -151,9 +161,9 @@ class CloudClient:
                 break
             for future in done:
                 error = future.exception()
-                if error is None:
+                if error is None and (future.result().is_success or not running):
                     return future.result()
-                failed = error
+                failed = error or failed
         raise failed
 
     def _exchange(self, method: str, url: str, body: bytes, timeout_s: float) -> Reply:

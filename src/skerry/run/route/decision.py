@@ -12,6 +12,9 @@ HARD: Final = "hard"
 SURE: Final = "sure"
 PERSONAL, OFFLINE, BROKEN, LATE = "personal", "offline", "breaker", "deadline"
 BYTES, MONEY, BATTERY, HEAT = "bytes", "money", "battery", "heat"
+LARGE: Final = "large"
+MOST_BYTES: Final = 1_000_000
+"""Bytes of one question: no text that a model reads to its end is longer, and a thin link would be busy for minutes."""
 WAITS: Final = frozenset({OFFLINE, BROKEN, LATE, BYTES, MONEY, BATTERY, HEAT})
 """Reasons that pass with time: with ``offline: queue`` such a record waits for a better answer."""
 
@@ -86,6 +89,11 @@ def connectivity(now: Situation) -> str:
     return "" if now.closed else BROKEN
 
 
+def size(now: Situation) -> str:
+    """Refuse what no model would read to its end."""
+    return LARGE if now.bytes_needed > MOST_BYTES else ""
+
+
 def deadline(now: Situation) -> str:
     """Refuse where the predicted exchange does not fit the time that is left."""
     if now.left_s is None:
@@ -107,7 +115,7 @@ def vitals(now: Situation) -> str:
     return HEAT if now.temperature is not None and now.temperature > now.most_temperature else ""
 
 
-POLICIES: tuple[Policy, ...] = (sure, privacy, vitals, budget, deadline, connectivity)
+POLICIES: tuple[Policy, ...] = (sure, privacy, size, vitals, budget, deadline, connectivity)
 """In this order, so that a record that may never leave is never counted as one that only had to wait. Connectivity is
 the last: whoever passes it is the one that tries a broken circuit."""
 

@@ -74,7 +74,7 @@ def parsed(reply: Reply, form: Form, count: int, labels: Sequence[str]) -> list[
         raise BadAnswerError("html", "a page came instead of an answer: a captive portal, or a wrong URL")
     try:
         data = msgspec.json.decode(reply.body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadAnswerError("no_json", f"no JSON: {reply.excerpt()}") from error
     if not isinstance(data, dict):
         raise BadAnswerError("shape", f"a JSON object was expected: {reply.excerpt()}")

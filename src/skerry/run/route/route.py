@@ -12,8 +12,8 @@ import msgspec
 from skerry.run.route import breaker
 from skerry.run.route.alarm import ALARM_FILE, Alarm, FileAlarm
 from skerry.run.route.allowance import Allowance
-from skerry.run.route.client import CloudClient
-from skerry.run.route.decision import BYTES, HARD, MONEY, WAITS, Situation, decide
+from skerry.run.route.client import CloudClient, Traffic
+from skerry.run.route.decision import BYTES, HARD, MONEY, SURE, WAITS, Situation, decide
 from skerry.run.route.evidence import ALWAYS_ASK, Evidence, read_evidence, require_fresh
 from skerry.run.route.foresight import Foresight
 from skerry.run.route.identity import digests_in_use
@@ -25,6 +25,7 @@ from skerry.run.route.senses import Feeling, Senses
 from skerry.run.route.subject import Subject
 from skerry.run.route.tally import FAILED, RouteTally
 from skerry.spec.cloud import Cloud
+from skerry.spec.errors import StateUnwritableError
 from skerry.spec.pipeline import Privacy
 from skerry.spec.ports import Context
 from skerry.spec.record import Record
@@ -65,7 +66,7 @@ class Route:
         self._clock, self._wall = clock, time.time
         self._lock = threading.Lock()
         self._users = 0
-        self._accounted = 0
+        self._traffic, self._accounted = Traffic(), 0
         self._circuit = breaker.Circuit()
         self._foresight = Foresight(float(plan.cloud.deadline_certainty))
         self._memory = Memory(plan.cloud.cache)
@@ -95,7 +96,7 @@ class Route:
         require_fresh(evidence, plan.cloud, digests, where=plan.where)
         self._evidence, self._log = evidence, context.log
         self._model = context.models(plan.subject.model) if context.models is not None else None
-        self._client = client_of(plan, context)
+        self._client = client_of(plan, context, self._traffic)
         self._oracle = Oracle(self._client, plan.subject, plan.cloud, context)
         self._allowance = Allowance(
             context.state / _ALLOWANCE_FILE, bytes_per_day=plan.cloud.bytes_per_day,
@@ -128,8 +129,12 @@ class Route:
         later: list[tuple[Record, str]] = []
         for record in records:
             score = plan.subject.score(record.fields, plan.cloud.rank)
+            if score >= threshold:  # as the first of the policies says: for most records nothing else is looked at
+                record.fields[plan.cloud.by_to] = "local"
+                self.tally.stood(SURE)
+                continue
             text = self._gate.sent(record.fields, plan.subject.sent)
-            known = self._memory.get(text) if text is not None and score < threshold else None
+            known = self._memory.get(text) if text is not None else None
             if known is not None and self._take(record, known, cached=True):
                 continue
             record.fields[plan.cloud.by_to] = "local"
@@ -162,7 +167,13 @@ class Route:
                 self._circuit = breaker.passed(self._circuit)
         if not decision.ask:
             return decision.reason
-        if self._allowance.take(nbytes, money, self._wall()):
+        try:
+            taken = self._allowance.take(nbytes, money, self._wall())
+        except StateUnwritableError as error:  # what cannot be written down must not be spent
+            self.tally.fault("state")
+            self._log.warning("nothing is spent on the cloud: %s", error)
+            taken = False
+        if taken:
             return HARD
         if not admitted:  # another thread spent the last of it meanwhile
             with self._lock:
@@ -211,7 +222,7 @@ class Route:
             self.tally.fault(fault)
         with self._lock:
             self._circuit = breaker.after(self._circuit, not fault, now, self.plan.cloud.breaker)
-            spent, self._accounted = self._client.traffic.bytes - self._accounted, self._client.traffic.bytes
+            spent, self._accounted = self._traffic.bytes - self._accounted, self._traffic.bytes
         self._settle(texts, spent)
         return answers
 
@@ -222,7 +233,11 @@ class Route:
         money = cost.request * len(texts) + cost.megabyte * spent / 1e6
         taken_money = sum(self._price(text)[1] for text in texts)
         self.tally.paid(money)
-        self._allowance.spend(spent - taken_bytes, money - taken_money, self._wall())
+        try:
+            self._allowance.spend(spent - taken_bytes, money - taken_money, self._wall())
+        except StateUnwritableError as error:
+            self.tally.fault("state")
+            self._log.warning("what was spent on the cloud is not written down: %s", error)
 
     def _take(self, record: Record, answer: Answer, *, cached: bool) -> bool:
         """Write the cloud's answer into a record; where it does not fit, count that and leave the local one."""
@@ -267,7 +282,7 @@ class Route:
         """Return what was counted so far; ``None`` before it was opened."""
         if self._evidence is None:
             return None
-        traffic = self._client.traffic
+        traffic = self._traffic
         return self.tally.state(
             threshold=self._evidence.threshold, alarmed=self.is_alarmed, waiting=self.waiting(),
             requests=traffic.requests, nbytes=traffic.bytes,
@@ -282,11 +297,11 @@ class Route:
             self._oracle.close()
 
 
-def client_of(plan: Plan, context: Context) -> CloudClient:
+def client_of(plan: Plan, context: Context, traffic: Traffic | None = None) -> CloudClient:
     """Return a client for the cloud of a plan; raises ``SpecError``, ``LabelsError`` and ``DependencyError``."""
     return CloudClient(
         plan.cloud, plan.subject.labels(context.home), field=plan.subject.sent, home=context.home,
-        insecure=context.insecure, where=plan.where,
+        insecure=context.insecure, where=plan.where, traffic=traffic,
     )  # fmt: skip
 
 
