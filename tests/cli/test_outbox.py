@@ -72,7 +72,7 @@ def test_letters_are_replayed_and_dropped_where_nobody_holds_the_store(
         epoch = outbox.epoch
     assert answer(capsys, "replay", str(tmp_path), "--id", "1") == {"action": "replay", "letters": 1}
     assert main(["outbox", "drop", str(tmp_path), "--all"]) == 0
-    assert capsys.readouterr().out == "1 dead letters dropped\n"
+    assert capsys.readouterr().out == "1 dead letter dropped\n"
     with opened(tmp_path) as outbox:
         assert outbox.epoch == epoch
         assert [record.fields["n"] for record in outbox.pending()] == [9, 0, 3, 4, 1]

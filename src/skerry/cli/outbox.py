@@ -109,10 +109,10 @@ def _lines(one: OutboxStatus) -> list[str]:
     head = [
         one.file,
         f"  device {one.device}, epoch {one.epoch}, {'in use' if one.held else 'used by no process'}",
-        f"  {one.pending} waiting ({si(one.size_bytes, 'B')}), {one.settled} delivered, {one.dead} dead letters",
+        f"  {one.pending} waiting ({si(one.size_bytes, 'B')}), {one.settled} delivered, {_letters(one.dead)}",
     ]
     if one.forks:
-        head.append(f"  {one.forks} times under a new epoch; last: {one.fork_reason or 'no reason given'}")
+        head.append(f"  new epochs: {one.forks}; the last because {one.fork_reason or 'nobody said why'}")
     rows = [(each.name, str(each.count), si(each.size_bytes, "B")) for each in reversed(one.classes) if each.count]
     if rows:
         head += ["", *_table(("class", "waiting", "size"), rows)]
@@ -171,8 +171,12 @@ def _change(args: argparse.Namespace, stores: Sequence[Path]) -> int:
         )
     if args.json:
         return _print_json({"action": verb, "letters": count})
-    print(f"{count} dead letters {'are sent again' if verb == 'replay' else 'dropped'}")
+    print(f"{_letters(count)} {'to be sent again' if verb == 'replay' else 'dropped'}")
     return 0
+
+
+def _letters(count: int) -> str:
+    return f"{count} dead letter{'' if count == 1 else 's'}"
 
 
 def _cell(value: Any) -> str:

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -286,3 +287,27 @@ def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutboxError, match="cannot be locked"):
         Outbox(tmp_path / "file" / "outbox.db", device="d")
+
+
+def test_a_store_that_cannot_be_adopted_is_left_alone(tmp_path: Path) -> None:
+    with opened(tmp_path), opened(tmp_path) as second:
+        second.put([item(1)])
+    connection = apsw.Connection(str(tmp_path / "outbox-1.db"))
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with opened(tmp_path) as outbox:
+        assert outbox.adopt() == []
+    assert (tmp_path / "outbox-1.db").exists()
+
+
+def test_the_log_keeps_its_size_so_that_a_commit_finds_its_space(tmp_path: Path) -> None:
+    with opened(tmp_path, options=options(reserve=Size(400e3))) as outbox:
+        log = outbox.path.with_name("outbox.db-wal")
+        size = log.stat().st_size
+        assert size >= 400_000
+        for number in range(600):
+            outbox.put([item(number)])
+        assert log.stat().st_size == size
+    with opened(tmp_path) as outbox:
+        assert log.stat().st_size == size, "it is kept over a restart"
+        assert len(numbers(outbox)) == 600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -331,7 +332,8 @@ class Outbox:
         for path in folder.family(self._first):
             lock = folder.try_lock(path) if path != self.path else None
             if lock is not None:
-                found.append(self._sibling(lock))
+                with contextlib.suppress(OutboxError):  # of a newer Skerry: left alone, `skerry outbox status` tells
+                    found.append(self._sibling(lock))
         return found
 
     def _sibling(self, lock: folder.StoreLock) -> Outbox:

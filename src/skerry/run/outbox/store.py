@@ -130,6 +130,8 @@ class Store:
         with contextlib.suppress(OutboxError):
             self.is_whole = self.checkpoint()
         with contextlib.suppress(self._error):
+            # With a limit, the log would be cut to nothing now; a full disk may not give the space back.
+            self.connection.execute("PRAGMA journal_size_limit = -1").fetchall()
             self.connection.close()
 
     abandoned = False
