@@ -197,6 +197,40 @@ def test_poison_becomes_a_dead_letter_and_the_others_arrive() -> None:
     assert set(world.store.dead) == {3, 7} and len(world.hub.kept) == 10
 
 
+def test_a_hub_that_refuses_everything_makes_few_dead_letters() -> None:
+    world = World()
+    world.hub.unreadable = set(range(1, 1000))
+    world.store.put(200, priority=3)
+    begin = world.clock()
+    while world.clock() < begin + 3600:
+        found = world.conductor.next()
+        if isinstance(found, Job):
+            world.exchange(found)
+        else:
+            world.clock.move(found.seconds)
+    assert len(world.store.dead) < 60 and world.conductor.status().state == "refused"
+    world.hub.unreadable.clear()
+    world.drain()
+    assert len(world.hub.kept) + len(world.store.dead) == 200
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(status=503, is_hub=True, retry_after_s=0.0), Answer(status=408, is_hub=True)]
+)
+def test_a_hub_that_is_always_busy_is_not_asked_all_the_time(answer: Answer) -> None:
+    world = World()
+    world.store.put(1, priority=3)
+    begin, asked = world.clock(), 0
+    while world.clock() < begin + 3600:
+        found = world.conductor.next()
+        if isinstance(found, Job):
+            asked += 1
+            world.conductor.answered(found, answer, 100)
+        else:
+            world.clock.move(found.seconds)
+    assert asked < 60
+
+
 def test_a_record_that_no_batch_can_hold_becomes_a_dead_letter() -> None:
     world = World()
     world.store.put(2, priority=3)

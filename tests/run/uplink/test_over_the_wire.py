@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from skerry.run.outbox.clock import SystemClock
+from skerry.run.outbox.item import Item
 from skerry.run.uplink.options import UplinkOptions
 from skerry.run.uplink.passport import Passport
 from skerry.spec.units import Duration
@@ -249,3 +251,49 @@ def test_a_certificate_that_the_hub_calls_over_is_renewed_by_a_clock_that_is_beh
     assert eventually(lambda: uplink.status().renewals == 1), uplink.status()
     assert uplink.wait_until_sent(20), uplink.status()
     assert uplink.status().refused >= 1
+
+
+def test_a_restored_image_of_the_disk_loses_nothing_and_forks_once(world: World) -> None:
+    world.start_hub()
+    identity = world.identity()
+    first = world.outbox()
+    uplink = world.uplink(first, identity)
+    first.put(items(3, priority="critical"))
+    uplink.wake()
+    assert uplink.wait_until_sent(10)
+    epoch = first.epoch
+    uplink.close()
+    first.close()
+    folder = world.folder / "outbox-pump-1"
+    shutil.copytree(folder, world.folder / "image")
+    again = world.outbox()
+    uplink = world.uplink(again, identity)
+    again.put([Item(stream="events", fields={"run": 1, "n": n}, priority="critical") for n in range(4)])
+    uplink.wake()
+    assert uplink.wait_until_sent(10)
+    uplink.close()
+    again.close()
+    shutil.rmtree(folder)
+    (world.folder / "image").rename(folder)  # the card is put back as it was before the second run
+    restored = world.outbox()
+    assert restored.epoch == epoch
+    uplink = world.uplink(restored, identity)
+    restored.put([Item(stream="events", fields={"run": 2, "n": n}, priority="critical") for n in range(6)])
+    uplink.wake()
+    assert uplink.wait_until_sent(20), uplink.status()
+    assert uplink.status().forks == 1 and restored.epoch != epoch
+    uplink.close()
+    assert len(world.kept()) == 3 + 4 + 6
+
+
+def test_a_wall_clock_that_jumps_by_a_year_changes_nothing(world: World) -> None:
+    world.start_hub()
+    outbox, clock = world.outbox(), ClockAhead()
+    uplink = world.uplink(outbox, world.identity(), clock=clock)
+    for hours in (0.0, 8760.0, -8760.0, 0.0):
+        clock.hours = hours
+        outbox.put(items(5, priority="critical"))
+        uplink.wake()
+        assert uplink.wait_until_sent(10), uplink.status()
+    uplink.close()
+    assert len(world.kept()) == 20

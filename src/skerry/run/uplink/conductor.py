@@ -26,18 +26,20 @@ from skerry.run.uplink.job import Clock, Job, Shelf, Store
 from skerry.run.uplink.judgement import Judgement, judge
 from skerry.run.uplink.options import UplinkOptions
 from skerry.run.uplink.pace import Pace
+from skerry.run.uplink.packing import Packed, Packer
 from skerry.run.uplink.purse import Book, BookInMemory, Purse
 from skerry.run.uplink.status import State, UplinkStatus
 from skerry.run.uplink.transport import Answer
 from skerry.spec.errors import OutboxError, WireError
 from skerry.spec.ports import Signer
-from skerry.wire.batch import Header, encode
 from skerry.wire.ranges import Range, from_numbers, merge, total
 from skerry.wire.receipt import Receipt, decode_receipt
 from skerry.wire.record import WireRecord, record_digest
 
 _CRITICAL = 3
 _MOST_STORED = 4 << 20  # bytes of records as stored that one batch holds: far below what the wire takes
+_SHORTEST_TOLD_S = 0.5  # a hub that wants to be asked again at once is asked after our own pauses
+_TRIES_ALONE = 3  # how often a record is offered alone to a hub that takes no other one either
 _REFUSED_PAUSE_S = 30.0  # the first pause when the hub does not take us: people have to mend that
 
 
@@ -78,7 +80,7 @@ class Conductor:
         book: Book | None = None,
         log: logging.Logger | None = None,
     ) -> None:
-        self._options, self._device, self._signer = options, device, signer
+        self._options = options
         self._shelves = [Shelf(store)]
         self._clock, self._now, self._draw = clock, now, draw
         self._minute = minute or local_minute
@@ -93,6 +95,8 @@ class Conductor:
         self._link: str = options.link or "unknown"
         self._status = UplinkStatus(link=self._link)
         self._told: dict[str, str] = {}
+        self._has_taken = False
+        self._packer = Packer(device, signer, clock, self._bury_if_alone)
 
     def next(self) -> Job | Wait:
         """Return the next batch, or for how long to wait and why."""
@@ -171,54 +175,32 @@ class Conductor:
         return merge(*(job.ranges for job in self._jobs if job.shelf is shelf))
 
     def _job(self, shelf: Shelf, verdict: Send, records: Sequence[WireRecord]) -> Job | Wait:
-        """Make a batch of as many of the records as may travel together."""
-        was_full = len(records) >= self._pace.limit()
-        chosen = shelf.suspects.cut(records)
-        while chosen:
-            try:
-                header = self._header(shelf.store)
-                batch = encode(header, chosen, self._signer() if self._signer else None)
-            except WireError as error:  # too large, or not what JSON can say: one of them has to go
-                self._bury_if_alone(shelf, [record.seq for record in chosen], error.message)
-                chosen = chosen[: len(chosen) // 2]
-                continue
-            if verdict.most_bytes is None or len(batch) + self._overhead <= verdict.most_bytes:
-                return self._begin(shelf, header, batch, chosen, was_full)
-            if len(chosen) == 1:
-                return self._waiting(Wait(self._purse.left_s, "budget"))
-            chosen = chosen[: len(chosen) // 2]
-        return Wait(0.0, "idle")
+        most = None if verdict.most_bytes is None else verdict.most_bytes - self._overhead
+        packed = self._packer.pack(shelf, records, most)
+        if packed == "too dear":
+            return self._waiting(Wait(self._purse.left_s, "budget"))
+        if packed == "nothing":
+            return Wait(0.0, "idle")
+        return self._begin(shelf, packed, was_full=len(records) >= self._pace.limit())
 
-    def _header(self, store: Store) -> Header:
-        clock = self._clock
-        return Header(
-            device=self._device,
-            epoch=store.epoch,
-            boot=clock.boot(),
-            sent_mono_us=clock.mono_us(),
-            sent_wall_ms=clock.wall_ms(),
-            synced=clock.synced(),
-            losses=store.losses(),
-        )
-
-    def _begin(self, shelf: Shelf, header: Header, batch: bytes, records: Sequence[WireRecord], was_full: bool) -> Job:
+    def _begin(self, shelf: Shelf, packed: Packed, *, was_full: bool) -> Job:
         job = Job(
             shelf=shelf,
-            batch=batch,
-            losses=header.losses,
-            epoch=header.epoch,
-            ranges=from_numbers(record.seq for record in records),
-            digests={record.seq: record_digest(record) for record in records},
+            batch=packed.batch,
+            losses=packed.header.losses,
+            epoch=packed.header.epoch,
+            ranges=from_numbers(record.seq for record in packed.records),
+            digests={record.seq: record_digest(record) for record in packed.records},
             base=Holding(*shelf.store.audit()),
             begun=self._now(),
-            set_aside=len(batch) + self._overhead + self._opening,
+            set_aside=len(packed.batch) + self._overhead + self._opening,
             link=self._link,
             was_full=was_full,
             in_flight=len(self._jobs) + 1,
         )
         self._jobs.append(job)
         self._purse.set_aside(job.link, job.set_aside)
-        self._count(batches=1, records=len(records))
+        self._count(batches=1, records=len(packed.records))
         self._state("sending", "")
         return job
 
@@ -291,8 +273,8 @@ class Conductor:
         if judgement.forked and not shelf.fork_reason:
             shelf.fork_reason = f"the hub holds other records under {total(judgement.forked)} of our numbers"
         self._fork_if_due(shelf)
-        if judgement.unanswered and not settled:
-            self._failed(job.begun)  # else the same batch would be sent again and again without a pause
+        if (judgement.unanswered or judgement.forked) and not settled:
+            self._failed(job.begun)  # else the same records would be sent again and again without a pause
 
     def _audit_fault(self, job: Job, receipt: Receipt, judgement: Judgement) -> str:
         numbers = [seq for first, last in judgement.committed for seq in range(first, last + 1)]
@@ -306,12 +288,13 @@ class Conductor:
             self._pace, len(job.digests), len(job.batch), elapsed_s, job.in_flight, was_full=job.was_full
         )
         if records:
+            self._has_taken = True
             self._told.clear()
         self._state("sending" if self._jobs else "idle", "")
 
     def _put_off(self, job: Job, answer: Answer) -> None:
         self._count(put_off=1)
-        if answer.retry_after_s is None:
+        if (answer.retry_after_s or 0.0) < _SHORTEST_TOLD_S:
             self._failed(job.begun)
         self._state("waiting", f"the hub is busy ({answer.status})")
 
@@ -320,11 +303,16 @@ class Conductor:
         self._count(refused=1)
         if answer.status == 413:
             self._pace = paces.too_large(self._pace, len(job.batch))
-        self._circuit = circuits.succeeded(self._circuit, job.begun)
-        if job.shelf.store.epoch == job.epoch:
-            self._bury_if_alone(
-                job.shelf, list(job.digests), f"the hub refuses it ({answer.status}): {answer.excerpt()}"
-            )
+        if self._has_taken:
+            self._circuit = circuits.succeeded(self._circuit, job.begun)
+        reason = f"the hub refuses it ({answer.status}): {answer.excerpt()}"
+        if not self._has_taken and len(job.digests) == 1 and job.shelf.suspects.tries(*job.digests) < _TRIES_ALONE:
+            # A hub that takes nothing at all is broken: it must not turn everything into dead letters.
+            self._failed(job.begun, slow=True)
+            self._state("refused", reason)
+        elif job.shelf.store.epoch == job.epoch:
+            self._has_taken = False
+            self._bury_if_alone(job.shelf, list(job.digests), reason)
 
     def _bury_if_alone(self, shelf: Shelf, seqs: Sequence[int], reason: str) -> None:
         seq = shelf.suspects.refused(seqs)

@@ -255,15 +255,15 @@ class Courier:
         return True
 
     def _done(self, entry: Entry) -> None:
-        self._queue.drop(entry)
         self._offset, self._told = None, ""
         self._conductor.note(blobs=1)
+        self._queue.drop(entry)
 
     def _give_up(self, entry: Entry, reason: str) -> None:
-        self._queue.drop(entry)
         self._offset = None
         self._log.warning("the blob %s is not sent: %s", entry.path, reason)
         self._conductor.note(blobs_lost=1)
+        self._queue.drop(entry)
 
     def _say(self, text: str) -> None:
         if text != self._told:

@@ -13,6 +13,7 @@ from skerry.spec.units import Duration, Size
 LinkClass = Literal["ethernet", "wifi", "cellular", "satellite", "metered", "unknown"]
 """What a byte costs depends on it: ``metered`` is any link of which the system says that its traffic is paid for."""
 
+_SMALLEST_BUDGET = 20_000  # bytes
 _MOST_IN_FLIGHT = 8  # each costs a connection here and at the hub; beyond 4 nothing was gained at 300 ms
 
 
@@ -86,4 +87,9 @@ def check_options(options: UplinkOptions, *, where: str = "") -> None:
     for name in ("batch_time", "timeout", "connect_timeout", "silence", "first_pause", "longest_pause"):
         if getattr(options, name) <= 0:
             raise SpecError(f"`{name}` is longer than nothing", where=where)
+    if small := [link for link, size in options.budgets.items() if size < _SMALLEST_BUDGET]:
+        raise SpecError(
+            f"the budget of {small[0]} is {options.budgets[small[0]]}", where=where,
+            expected="at least 20kB a day: a connection alone takes 6", hint="use quiet_hours to send nothing",
+        )  # fmt: skip
     read_hours(options.quiet_hours, where=where)

@@ -12,6 +12,7 @@ class Suspects:
 
     def __init__(self) -> None:
         self._company: dict[int, int] = {}
+        self._alone: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._company)
@@ -19,19 +20,27 @@ class Suspects:
     def refused(self, seqs: Sequence[int]) -> int | None:
         """Note that a batch was refused; return its record when it stood alone and so is the bad one."""
         if len(seqs) == 1:
-            self._company.pop(seqs[0], None)
+            self.cleared(seqs)
             return seqs[0]
         self._company.update(dict.fromkeys(seqs, max(1, len(seqs) // 2)))
         return None
+
+    def tries(self, seq: int) -> int:
+        """Note that a record was refused alone, and return how often it was before."""
+        before = self._alone.get(seq, 0)
+        self._alone[seq] = before + 1
+        return before
 
     def cleared(self, seqs: Iterable[int]) -> None:
         """Note that records were taken, or are gone."""
         for seq in seqs:
             self._company.pop(seq, None)
+            self._alone.pop(seq, None)
 
     def forget(self) -> None:
         """Forget everything: the records got other numbers."""
         self._company.clear()
+        self._alone.clear()
 
     def cut(self, records: Sequence[WireRecord]) -> Sequence[WireRecord]:
         """Return as many of the first records as may travel together."""

@@ -96,7 +96,7 @@ class Uplink:
             clock=clock,
             host=host,
             renew=renew,
-            ring=self.wake,
+            ring=self._wake_all,
             retire=retire,
             log=self._log,
         )
@@ -126,6 +126,11 @@ class Uplink:
 
     def wake(self) -> None:
         """Say that there is something new in the store."""
+        with self._bell:
+            self._rung += 1
+            self._bell.notify()  # one lane looks; when it finds more than one batch, it wakes the next
+
+    def _wake_all(self) -> None:
         with self._bell:
             self._rung += 1
             self._bell.notify_all()
@@ -180,7 +185,7 @@ class Uplink:
         if self._stop.is_set():
             return
         self._stop.set()
-        self.wake()
+        self._wake_all()
         self._keeper.wake()
         limit = time.monotonic() + timeout_s
         if self._courier is not None:
@@ -238,4 +243,4 @@ class Uplink:
             if answer.is_hub and answer.status in {401, 403}:
                 self._keeper.refused()
         finally:
-            self.wake()
+            self._wake_all()  # a lane is free, and the circuit may have closed
