@@ -43,7 +43,7 @@ def test_a_hub_whose_own_clock_was_put_back_starts_over() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 3_600_000), st.integers(0, 10_000_000)), min_size=1, max_size=30))
 def test_what_is_believed_is_the_best_sample_and_no_more_than_the_drift(steps: list[tuple[int, int]]) -> None:
-    """Batches leave ``step`` ms after each other and arrive ``delay`` ms late; the true difference of the clocks is 7."""
+    """Batches come ``step`` ms after each other and ``delay`` ms late; the true difference of the clocks is 7."""
     known: Offset | None = None
     hub_ms, begun_ms, least = NOW_MS, NOW_MS, 10**12
     for step_ms, delay_ms in steps:

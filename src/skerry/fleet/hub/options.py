@@ -29,7 +29,9 @@ class HubOptions(Options, frozen=True, kw_only=True):
     patience:
         How long a sender may take for its body, so that slow ones cannot hold memory for ever.
     connections:
-        How many connections may be open at once; each costs some tens of kB with TLS.
+        How many connections may be open at once; each costs some tens of kB with TLS, so these some 200 MB.
+    keep_alive:
+        How long a connection without a request is kept; a device that reports every minute need not make it anew.
     streams:
         How many live streams may be open; each reads the store at every commit.
     max_blob:
@@ -50,7 +52,8 @@ class HubOptions(Options, frozen=True, kw_only=True):
     group: int = 64
     retry_after: Duration = Duration(1.0)
     patience: Duration = Duration(60.0)
-    connections: int = 1024
+    connections: int = 4096
+    keep_alive: Duration = Duration(75.0)
     streams: int = 32
     max_blob: Size = Size(2e9)
     max_uploads: int = 16

@@ -31,6 +31,11 @@ LOCK = 0x736B6572
 VERSION = 1
 _ROWS = 50
 """Rows that a cursor at the server hands over at once."""
+_PATIENCE: dict[str, Any] = {
+    "connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}  # fmt: skip
+"""Seconds (and, the last one, ms) until a server that says nothing any more counts as gone: devices wait meanwhile."""
 _log = logging.getLogger("skerry.hub")
 
 _TABLES = """
@@ -106,7 +111,7 @@ class PostgresqlStore:
             self._writer = self._connect_writer()
 
     def _connect(self) -> Any:
-        connection = self._psycopg.connect(self._url, autocommit=True, connect_timeout=10)
+        connection = self._psycopg.connect(self._url, autocommit=True, **_PATIENCE)
         # A server whose default is to answer before it is durable would make every receipt a lie.
         connection.execute("SET synchronous_commit TO on")
         return connection

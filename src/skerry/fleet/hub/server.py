@@ -36,6 +36,8 @@ END_S = 5
 """Seconds that requests under way get at the end; devices send again what was not answered."""
 TIDY_S = 3600.0
 """How often the hub looks after its own certificate, which lasts for months, and after uploads that were given up."""
+FILES = 512
+"""Files beside the connections: the store, blobs under way, brokers."""
 _log = logging.getLogger("skerry.hub")
 
 
@@ -117,6 +119,7 @@ class Hub:
 
         Raises ``HubError`` when the folder or the store cannot be used, ``UsageError`` when the port cannot be taken.
         """
+        _allow_files(self._setup.options.connections)
         with contextlib.ExitStack() as stack:
             parts, context, carriers = self._open(stack)
             listener = _listen(self._setup.host, self._setup.port)
@@ -192,7 +195,7 @@ class Hub:
             HubApp(parts), http=protocol_class(), lifespan="off", ws="none", loop="asyncio", interface="asgi3",
             log_config=None, access_log=False, log_level="error", server_header=False, proxy_headers=False,
             headers=[HUB_HEADER], limit_concurrency=self._setup.options.connections,
-            timeout_graceful_shutdown=END_S, timeout_keep_alive=120,
+            timeout_graceful_shutdown=END_S, timeout_keep_alive=int(self._setup.options.keep_alive),
         )  # fmt: skip
         config.load()
         config.ssl = context
@@ -236,6 +239,18 @@ class Hub:
                     refresh_server_context(context, parts.access.authority, names, now=self._clock())
             except (OSError, TrustError) as error:  # a full disk, say: the next hour is another chance
                 _log.warning("tidying up failed: %s", error)
+
+
+def _allow_files(connections: int) -> None:
+    """Raise the soft limit of open files to what the connections need, as far as the hard one allows."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def open_store(data: Path, database: str) -> Store:

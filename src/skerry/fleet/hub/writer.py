@@ -83,13 +83,14 @@ class Writer:
         try:
             done = self._transact(taken)
         except Exception as error:  # noqa: BLE001 - whatever a job or the database does, the writer has to live on
-            if len(taken) > 1:
+            if len(taken) > 1 and self._store_works():
                 for pair in taken:
                     self._write([pair])
                 return
             _log.warning("a write failed: %s", error, exc_info=not isinstance(error, SkerryError))
             told = error if isinstance(error, SkerryError) else HubError(f"a write failed: {error}")
-            taken[0][1].set_exception(told)
+            for _, future in taken:
+                future.set_exception(told)
             return
         self.commits += 1
         for future, result, trouble in done:
@@ -98,6 +99,14 @@ class Writer:
             else:
                 future.set_exception(trouble)
         self._committed()
+
+    def _store_works(self) -> bool:
+        """Tell whether a transaction can be opened: where none can, trying each job would only take longer."""
+        try:
+            with self._store.begin():
+                return True
+        except HubError:
+            return False
 
     def _transact(self, taken: list[tuple[Job, Future[Any]]]) -> list[tuple[Future[Any], Any, SkerryError | None]]:
         done: list[tuple[Future[Any], Any, SkerryError | None]] = []
