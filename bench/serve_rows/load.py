@@ -40,12 +40,14 @@ class Wire:
 
     def renew(self) -> None:
         """Connect again where the server has closed: some do after five seconds without a request."""
+        self.socket.setblocking(False)
         try:
-            is_closed = not self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return  # nothing has come: it is open
+            is_closed = not self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:  # nothing has come: it is open
+            is_closed = False
         except OSError:
             is_closed = True
+        self.socket.settimeout(TIMEOUT_S)
         if is_closed:
             self.socket.close()
             self.socket = self._connected()
