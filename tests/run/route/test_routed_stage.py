@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from pathlib import Path
@@ -349,6 +350,27 @@ def test_damaged_evidence_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="cannot be read"):
         read_evidence(tmp_path, "sort")
     assert Evidence.__struct_config__.forbid_unknown_fields
+
+
+REPLIES: list[Any] = [
+    as_json({"label": "install", "score": 0.5}), as_json({"label": "holiday"}), as_json({"error": "no"}), as_json([]),
+    (200, "text/html", b"<html>"), (503, "text/plain", b""), (200, "application/json", b'{"lab'),
+    as_json({"label": "login", "score": 2}), as_json({"embedding": [1.0]}),
+]  # fmt: skip
+
+
+def test_whatever_the_cloud_says_each_record_has_one_good_answer(tmp_path: Path, cloud: CloudServer) -> None:
+    chance = random.Random(0)
+    cloud.answer = lambda _path, _body: chance.choice(REPLIES)
+    patient = a_cloud(cloud.url(), breaker={"failures": 1000}, cache=20)
+    with routed_stage(tmp_path, patient) as stage:
+        texts = [chance.choice([SURE, HARD, f"{HARD} {number}"]) for number in range(300)]
+        found = [answer(stage, text) for text in texts]
+        state = stage.route.state()
+        assert state.items == 300 and state.answered and state.cached and state.local["failed"]
+        assert len(state.faults) >= 6 and sum(state.faults.values()) == state.local["failed"]
+        balances(stage)
+    assert all(fields["label"] in LABELS and 0 <= fields["score"] <= 1 for fields in found)
 
 
 def test_a_stage_that_is_opened_anew_goes_on_counting(tmp_path: Path, cloud: CloudServer) -> None:

@@ -109,7 +109,11 @@ class Later:
     def _settle(self, before_s: float) -> None:
         done = [seq for sent_s, seq in self._sent if sent_s <= before_s]
         if done:
-            self._outbox.settle([(seq, seq) for seq in done])
+            try:
+                self._outbox.settle([(seq, seq) for seq in done])
+            except OutboxError as error:  # tried again at the next tick; until then they are not asked for either
+                self._context.log.warning("revisions that were sent on cannot be forgotten: %s", error)
+                return
             self._sent = [(sent_s, seq) for sent_s, seq in self._sent if sent_s > before_s]
             with self._lock:
                 self._busy.difference_update(done)
@@ -118,19 +122,20 @@ class Later:
 
     def _work(self) -> None:
         """Ask for what waits, whenever the circuit, the budgets and the link allow it."""
-        while not self._stop.wait(_LOOK_EVERY_S if not self._ask_some() else 0.0):
-            pass
+        while not self._stop.is_set():
+            try:
+                answered = self._ask_some()
+            except OutboxError as error:
+                answered = False
+                if not self._stop.is_set():
+                    self._context.log.warning("what waits for a better answer cannot be used: %s", error)
+            self._stop.wait(0.0 if answered else _LOOK_EVERY_S)
 
     def _ask_some(self) -> bool:
         """Ask for one record, and for more at once if it passed; tell whether answers came."""
         with self._lock:
             taken = [(seq, seq) for seq in sorted(self._busy)]
-        try:
-            waiting = self._outbox.pending(limit=_AT_ONCE, excluding=taken)
-        except OutboxError as error:
-            if not self._stop.is_set():
-                self._context.log.warning("what waits for a better answer cannot be read: %s", error)
-            return False
+        waiting = self._outbox.pending(limit=_AT_ONCE, excluding=taken)
         passed: list[tuple[int, Record, str]] = []
         for waits in waiting:
             fields, text = waits.fields.get("fields"), waits.fields.get("text")
