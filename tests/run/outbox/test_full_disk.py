@@ -8,12 +8,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from skerry.run.outbox import Outbox, OutboxOptions
-from skerry.spec.errors import OutboxFullError
+from skerry.spec.errors import OutboxError, OutboxFullError
 from skerry.spec.units import Size
-from tests.run.outbox.parts import item, numbers
+from tests.run.outbox.parts import item, numbers, pages_of, spoil
 
 DISK = 6_000_000
 OPTIONS = OutboxOptions(max_size=Size(50e6), ballast=Size(1e6), reserve=Size(500e3))
@@ -118,3 +119,32 @@ def test_records_are_sent_from_a_full_disk_until_none_is_left(disk: Path) -> Non
         while records := outbox.pending(37):
             sent += outbox.settle([(record.seq, record.seq) for record in records])
         assert sent + sum(outbox.losses().values()) == 2400
+
+
+def test_a_damaged_store_on_a_full_disk_is_succeeded_in_the_room_of_the_ballast(disk: Path) -> None:
+    with Outbox(disk / "outbox", device="d", options=OPTIONS) as outbox:
+        outbox.put([item(number, size=500) for number in range(400)])
+    path = disk / "outbox" / "outbox.db"
+    spoil(path, pages_of(path, "store")[:1])
+    fill(disk)
+    with Outbox(disk / "outbox", device="d", options=OPTIONS) as outbox:
+        assert numbers(outbox) == list(range(400))
+        assert outbox.losses() == {"damaged.stores": 1}
+        assert outbox.put([item(1000, "critical", size=500)]) != [0]
+
+
+def test_a_damaged_store_without_any_room_waits_for_some(disk: Path) -> None:
+    scant = OutboxOptions(max_size=Size(50e6), ballast=Size(0), reserve=Size(0))
+    with Outbox(disk / "outbox", device="d", options=scant) as outbox:
+        outbox.put([item(number, size=500) for number in range(400)])
+        outbox._store.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        spoil(outbox.path, pages_of(outbox.path, "normal")[1:5])
+        outbox._store.connection.execute("PRAGMA shrink_memory")
+        other = fill(disk)
+        for _ in range(3):
+            with pytest.raises(OutboxError, match="full"):
+                numbers(outbox)
+        other.unlink()
+        left = numbers(outbox)
+        assert 350 < len(left) < 400
+        assert outbox.losses()["damaged.normal"] == 400 - len(left)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,8 +154,3 @@ def translated(error: Exception, path: Path) -> OutboxError:
     if isinstance(error, apsw.CantOpenError) and not path.parent.is_dir():
         return OutboxError("the folder of the store is not there", where=str(path.parent))
     return OutboxError(f"the store cannot be used: {text}", where=str(path))
-
-
-def is_full(error: OSError) -> bool:
-    """Tell whether a file could not be written because there is no space for it."""
-    return error.errno in {errno.ENOSPC, errno.EDQUOT}

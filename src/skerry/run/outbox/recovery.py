@@ -35,6 +35,15 @@ def opened(path: Path, *, known: Sequence[int] | None = None, **settings: Any) -
     settings:
         What :class:`~skerry.run.outbox.store.Store` takes.
     """
+    try:
+        return _opened(path, known, settings)
+    except DiskFullError:  # a log, and what processes share, take space before anything is written
+        if not Ballast(path, 0).give_up():
+            raise
+        return _opened(path, known, settings)
+
+
+def _opened(path: Path, known: Sequence[int] | None, settings: dict[str, Any]) -> Store:
     _finish(path)
     if known is None:
         try:
@@ -42,12 +51,7 @@ def opened(path: Path, *, known: Sequence[int] | None = None, **settings: Any) -
         except DamagedError:
             pass
     try:
-        try:
-            _succeed(path, known, settings)
-        except DiskFullError:
-            if not Ballast(path, 0).give_up():
-                raise
-            _succeed(path, known, settings)
+        _succeed(path, known, settings)
     except OSError as error:
         raise OutboxError(f"a damaged store cannot be put aside: {error.strerror}", where=str(path)) from error
     return Store(path, **settings)

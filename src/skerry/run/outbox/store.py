@@ -28,6 +28,7 @@ _FRAME_BYTES = PAGE_BYTES + 24  # of a page in the log
 _LOG_SHARE = 0.9  # of the reserve, so that a commit of some pages does not make the log grow
 _CRITICAL = len(PRIORITIES) - 1
 _CHECKED_BYTES = 32_000_000  # a store up to this size is looked through when it is opened: a second on a slow card
+_TIMES_FREE = 4  # of the reserve: log and database take it once each, and as much is left to others
 _SLACK_SHARE = 64  # of the cap, which is freed in one go, so that a full outbox does not delete for every record
 _MOST_SLACK = 1_000_000
 
@@ -109,7 +110,7 @@ class Store:
     def _reserve(self) -> None:
         """Write the log, and through it the database, out to their size."""
         size = self._options.log_bytes
-        if size:
+        if size and self.ballast.free_bytes() >= _TIMES_FREE * size:
             with contextlib.suppress(DiskFullError):  # a disk that is full already has nothing to reserve
                 self.within(lambda: self.connection.execute(FILL, (size,)))
                 self.within(lambda: self.connection.execute(EMPTY))
