@@ -60,7 +60,8 @@ _WRITTEN = 1_760_000_000.0
 class Authority:
     """Vouches for devices and operators, and for the hub. Safe to use from several threads and processes.
 
-    Made by :meth:`init` or :meth:`load`. Every time is given in seconds since 1970 (``time.time()``).
+    Made by :meth:`init` or :meth:`load`. Every time is given in seconds since 1970 (``time.time()``). Methods raise
+    ``HubError`` while the ledger cannot be read or written.
     """
 
     def __init__(self, folder: Path, options: AuthorityOptions | None = None) -> None:
@@ -252,6 +253,8 @@ class Authority:
         ------
         CertificateRefusedError
             The old certificate is forged or revoked.
+        HubError
+            Not so often.
         EnrolmentRefusedError
             The old certificate must not renew itself, the nonce is too old, the proof is wrong, or the request claims
             to be somebody else.
@@ -271,7 +274,8 @@ class Authority:
         key, claimed = read_request(csr_pem)
         require_own(claimed, who)
         fresh, entry = self._certified(who, key, now, session=session)
-        self._ledger.renew(entry, serial_text(certificate), counts=not session, keep_s=float(self.options.memory))
+        options, before = self.options, serial_text(certificate)
+        self._ledger.renew(entry, before, counts=not session, an_hour=options.an_hour, keep_s=float(options.memory))
         return to_pem(fresh)
 
     def _certified(
@@ -303,9 +307,7 @@ class Authority:
             There is none, it is forged, not valid now, revoked, or another device's.
         """
         if not der:
-            raise CertificateRefusedError(
-                "no certificate was shown", hint="a device shows one after `skerry enroll`; a header proves nothing"
-            )
+            raise CertificateRefusedError("no certificate was shown", hint="a device has one after `skerry enroll`")
         certificate = self._read_once(der)
         who = self._holder(certificate)
         if not starts(certificate) <= now < ends(certificate):

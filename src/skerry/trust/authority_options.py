@@ -24,6 +24,8 @@ class AuthorityOptions(msgspec.Struct, frozen=True, kw_only=True):
         30 days, at most 366: people carry their certificate by hand into a browser, and do not do that every day.
     nonce_life:
         5 min: a slow link and a slow chip need seconds.
+    an_hour:
+        60 certificates by renewal within an hour: a device needs two a day, and each costs the hub's disk some writes.
     memory:
         90 days that ended certificates and old keys are remembered, so that batches carried by a relay can be checked.
     """
@@ -35,4 +37,5 @@ class AuthorityOptions(msgspec.Struct, frozen=True, kw_only=True):
     operator_life: Duration = Duration(30 * 86400.0)
     longest_operator_life: Duration = Duration(366 * 86400.0)
     nonce_life: Duration = Duration(300.0)
+    an_hour: int = 60
     memory: Duration = Duration(90 * 86400.0)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from skerry.spec.errors import CertificateRefusedError, EnrolmentRefusedError, TrustError
+from skerry.spec.errors import CertificateRefusedError, EnrolmentRefusedError, HubError, SkerryError, TrustError
 from skerry.trust.authority import Authority
 from skerry.trust.messages import AuthorityAnswer, EnrolRequest, NonceAnswer, Refusal, RenewRequest
 
@@ -63,7 +63,7 @@ def answer(authority: Authority, method: str, path: str, body: bytes, now: float
         return _refused(400, TrustError(f"the request cannot be read: {error}"))
     except (EnrolmentRefusedError, CertificateRefusedError) as error:
         return _refused(403, error)
-    except TrustError as error:
+    except (TrustError, HubError) as error:
         return _refused(503, error)
 
 
@@ -85,5 +85,5 @@ def _decided(authority: Authority, path: str, body: bytes, now: float) -> Author
     )  # fmt: skip
 
 
-def _refused(status: int, error: TrustError) -> Answer:
+def _refused(status: int, error: SkerryError) -> Answer:
     return Answer(status, msgspec.json.encode(Refusal(error.message, type(error).__name__, error.hint)))

@@ -18,11 +18,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from skerry.spec.errors import CertificateRefusedError, EnrolmentRefusedError, TrustError
+from skerry.spec.errors import CertificateRefusedError, EnrolmentRefusedError, HubError, TrustError
 from skerry.trust.names import Role, SpiffeId
 
 _BUSY_S = 10.0
 """How long to wait for another process that writes; its transactions take milliseconds."""
+_READ_BUSY_S = 3.0
+"""The same for whoever reads: a hub asks at each request, and others wait behind it."""
 _MOST = 1000
 """Certificates and keys of one member; one that renews in a loop fills no disk. In 90 days one with a chip has 270."""
 _SCHEMA = """
@@ -76,6 +78,9 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 class Ledger:
     """What an authority remembers; safe to use from several threads and processes.
 
+    Every method raises ``HubError`` when the file cannot be read or written for the moment: that says nothing about
+    whoever asks. Those who read do not wait for those who write, but for the instant in which a change is made.
+
     Parameters
     ----------
     path:
@@ -91,15 +96,12 @@ class Ledger:
 
     def __init__(self, path: Path, *, make: bool = False) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        self._lock, self._read_lock = threading.Lock(), threading.Lock()
         try:
             if make:
                 _make_file(path)
             _require_file(path)
-            self._database = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S, isolation_level=None,
-                check_same_thread=False,
-            )  # fmt: skip
+            self._database, self._reader = _connect(path, _BUSY_S), _connect(path, _READ_BUSY_S)
             # No write-ahead log: below SQLite 3.51.3 two processes that reset it can damage it (decision 15).
             self._database.execute("PRAGMA journal_mode=DELETE")
             self._database.execute("PRAGMA synchronous=EXTRA")
@@ -109,8 +111,9 @@ class Ledger:
 
     def close(self) -> None:
         """Close the database; safe to call twice."""
-        with self._lock:
+        with self._lock, self._read_lock:
             self._database.close()
+            self._reader.close()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -120,21 +123,22 @@ class Ledger:
                 self._database.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._database
+                    self._database.execute("COMMIT")
                 except BaseException:
-                    self._database.execute("ROLLBACK")
+                    if self._database.in_transaction:  # a full disk ends it, a reader that does not let go does not
+                        self._database.execute("ROLLBACK")
                     raise
-                self._database.execute("COMMIT")
             except sqlite3.Error as error:
-                raise TrustError(f"the authority's ledger cannot be written: {error}", where=str(self._path)) from error
+                raise HubError(f"the authority's ledger cannot be written: {error}", where=str(self._path)) from error
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """Hold the database to read."""
-        with self._lock:
+        with self._read_lock:
             try:
-                yield self._database
+                yield self._reader
             except sqlite3.Error as error:
-                raise TrustError(f"the authority's ledger cannot be read: {error}", where=str(self._path)) from error
+                raise HubError(f"the authority's ledger cannot be read: {error}", where=str(self._path)) from error
 
     def _rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
         with self._reading() as database:
@@ -172,11 +176,11 @@ class Ledger:
                 database.execute("INSERT OR REPLACE INTO revocations VALUES (?, ?, ?)", (who.role, who.name, now))
             _note(database, entry, keep_s)
 
-    def renew(self, entry: Entry, old: str, *, counts: bool, keep_s: float) -> None:
+    def renew(self, entry: Entry, old: str, *, counts: bool, an_hour: int, keep_s: float) -> None:
         """Note a certificate that was got by an older one, whose serial is ``old``.
 
         One transaction: nobody gets a certificate by one that is revoked at the same moment. ``counts`` says whether
-        the old one is over by that.
+        the old one is over by that, ``an_hour`` how many certificates somebody may get in one.
 
         Raises
         ------
@@ -184,8 +188,11 @@ class Ledger:
             The old one was revoked.
         EnrolmentRefusedError
             The key is another's.
+        HubError
+            Not so often.
         """
         with self._writing() as database:
+            _require_patience(database, entry, an_hour)
             if _is_revoked(database, entry.who.role, entry.who.name, old):
                 raise CertificateRefusedError(f"the certificate of {entry.who.name!r} was revoked")
             if counts:
@@ -277,6 +284,11 @@ class Ledger:
         ]
 
 
+def _connect(path: Path, busy_s: float) -> sqlite3.Connection:
+    place = f"{path.absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(place, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False)
+
+
 def _make_file(path: Path) -> None:
     """Make an empty file that only its owner may read; sqlite3 itself would let others."""
     with contextlib.suppress(FileExistsError):
@@ -308,6 +320,19 @@ def _is_revoked(database: sqlite3.Connection, role: Role, name: str, serial: str
         return known[0] is not None
     held = database.execute("SELECT 1 FROM revocations WHERE role = ? AND name = ?", (role, name)).fetchone()
     return held is not None
+
+
+def _require_patience(database: sqlite3.Connection, entry: Entry, an_hour: int) -> None:
+    """Raise ``HubError`` for whoever got too many certificates of late: each one costs the hub's disk."""
+    count = database.execute(
+        "SELECT count(*) FROM certificates WHERE role = ? AND name = ? AND issued BETWEEN ? AND ?",
+        (entry.who.role, entry.who.name, entry.issued - 3600.0, entry.issued),
+    ).fetchone()[0]
+    if count >= an_hour:
+        raise HubError(
+            f"{entry.who.name!r} got {count} certificates within an hour: not so often",
+            hint="its newest one counts; does it renew in a loop, or is there a copy of its disk?",
+        )
 
 
 def _note(database: sqlite3.Connection, entry: Entry, keep_s: float) -> None:
