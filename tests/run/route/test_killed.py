@@ -29,7 +29,11 @@ stages:
       id: sort
       model: m
       labels: {labels}
-      cloud: {{url: "http://127.0.0.1:{port}/x", data: texts.txt, offline: queue, breaker: {{failures: 1, pause: 200ms}}}}
+      cloud:
+        url: http://127.0.0.1:{port}/x
+        data: texts.txt
+        offline: queue
+        breaker: {{failures: 1, pause: 200ms}}
 sinks: ["jsonl://out.jsonl"]
 sync: 10ms
 privacy: {{text: public}}
