@@ -245,6 +245,26 @@ def test_a_page_from_elsewhere_cannot_use_the_browser_of_this_machine(hub: Hub) 
     assert request(hub.port, "GET", "/v1/records", headers={"Origin": "http://127.0.0.1:1"}).status == 200
 
 
+def test_the_metrics_are_openmetrics(hub: Hub) -> None:
+    parser = pytest.importorskip("prometheus_client.openmetrics.parser")
+    post(hub, Device().pack(records(1, 5), losses={"evicted.low.caps": 12}))
+    reply = request(hub.port, "GET", "/metrics")
+    assert reply.headers["content-type"].startswith("application/openmetrics-text")
+    families = {family.name: family for family in parser.text_string_to_metric_families(reply.body.decode())}
+    (loss,) = families["skerry_device_losses"].samples
+    assert (loss.labels, loss.value) == ({"kind": "evicted.low.caps"}, 12)
+    fates = {sample.labels["fate"]: sample.value for sample in families["skerry_hub_records"].samples}
+    assert fates["committed"] == 5
+
+
+def test_a_connection_that_never_asks_is_hung_up_on(
+    start_hub: Callable[..., Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skerry.fleet.hub.connection.SILENCE_S", 0.1)
+    with socket.create_connection(("127.0.0.1", start_hub().port), timeout=20) as silent:
+        assert silent.recv(100) == b""
+
+
 def test_health_and_unknown_addresses(hub: Hub) -> None:
     assert request(hub.port, "GET", "/healthz").json()["status"] == "ok"
     assert request(hub.port, "GET", "/v1/nothing").status == 404

@@ -17,7 +17,6 @@ from skerry.fleet.hub.ingest import Ingest, replay
 from skerry.fleet.hub.sqlite_store import SqliteStore
 from skerry.fleet.hub.store import Filter, KnownKey, Store, StoredRecord, Transaction
 from skerry.spec.errors import HubError, WireError
-from skerry.wire.batch import decode
 from skerry.wire.receipt import Receipt
 from skerry.wire.record import Moment, WireRecord, record_digest
 from tests.fleet.hub.conftest import in_memory
@@ -122,8 +121,8 @@ def test_a_dead_record_that_comes_again_is_dead_and_can_be_replayed_or_dropped(s
     assert take(store, [record(2, {"value": "other"})], ingest=ingest).forked == [(2, 2)]
     two, three = store.dead_letters()
     with store.begin() as transaction:
-        assert "no rule" in replay(two, ingest, transaction, decode)
-        assert replay(two, Ingest(), transaction, decode) == ""
+        assert "no rule" in replay(two, ingest, transaction)
+        assert replay(two, Ingest(), transaction) == ""
         transaction.drop_dead(three.id, "dropped by ann")
     assert store.dead_letters() == [] and sorted(each.seq for each in store.records()) == [1, 2]
     receipt = take(store, records(1, 3))

@@ -14,6 +14,7 @@ from skerry.fleet.hub.parts import Parts
 from skerry.fleet.hub.record_routes import MOST, number_of
 from skerry.fleet.hub.store import DeadLetter, Transaction
 from skerry.wire.batch import decode
+from skerry.wire.limits import Limits
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,7 +34,7 @@ def handlers(parts: Parts) -> list[Any]:
         query = dict(request.query_params.items())
         after, limit = number_of(query, "after", 0, 2**62), number_of(query, "limit", 1000, MOST)
         found = parts.store.dead_letters(device=query.get("device"), after=after, limit=limit)
-        return {"dead": [_view(each) for each in found], "next": found[-1].id if found else after}
+        return {"dead": [_view(each, parts.options.wire) for each in found], "next": found[-1].id if found else after}
 
     @post("/v1/dead/replay", status_code=200, guards=operators)
     async def replay_dead(request: Request[Any, Any, Any]) -> dict[str, Any]:
@@ -76,7 +77,7 @@ async def _asked(request: Request[Any, Any, Any]) -> Chosen:
 
 
 def _replay(parts: Parts, letter: DeadLetter) -> Any:
-    return lambda transaction: replay(letter, parts.ingest, transaction, decode)
+    return lambda transaction: replay(letter, parts.ingest, transaction)
 
 
 def _chosen(parts: Parts, data: Chosen) -> list[DeadLetter]:
@@ -84,8 +85,8 @@ def _chosen(parts: Parts, data: Chosen) -> list[DeadLetter]:
     return [each for each in found if data.ids is None or each.id in data.ids]
 
 
-def _view(letter: DeadLetter) -> dict[str, Any]:
-    record = decode(letter.content).records[0]
+def _view(letter: DeadLetter, limits: Limits) -> dict[str, Any]:
+    record = decode(letter.content, None, limits).records[0]
     return {
         "id": letter.id, "device": letter.device, "epoch": letter.epoch, "seq": letter.seq, "reason": letter.reason,
         "at_ms": letter.at_ms, "stream": record.stream, "fields": record.fields, "release": record.release,

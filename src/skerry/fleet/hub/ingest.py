@@ -7,7 +7,7 @@ clock or knows a network: it takes values and a transaction, and returns values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -15,7 +15,8 @@ import msgspec
 from skerry.fleet.hub.clock import Offset, learn, place
 from skerry.fleet.hub.store import MASK, Account, DeadLetter, StoredRecord, Transaction, UnfitError
 from skerry.spec.errors import SkerryError, WireError
-from skerry.wire.batch import Batch, Header, encode
+from skerry.wire.batch import Batch, Header, decode, encode
+from skerry.wire.limits import DEFAULT_LIMITS, Limits
 from skerry.wire.ranges import from_numbers
 from skerry.wire.receipt import Receipt
 from skerry.wire.record import WireRecord, record_digest
@@ -51,10 +52,12 @@ class Ingest:
     ----------
     effects:
         What records do beyond being stored, in order.
+    limits:
+        What a batch may be; a dead letter is a batch of one record.
     """
 
-    def __init__(self, effects: Sequence[Effect] = ()) -> None:
-        self._effects = tuple(effects)
+    def __init__(self, effects: Sequence[Effect] = (), limits: Limits = DEFAULT_LIMITS) -> None:
+        self._effects, self.limits = tuple(effects), limits
 
     def take(self, batch: Batch, transaction: Transaction, now_ms: int) -> tuple[Receipt, Fates]:
         """Store what is new of a batch and return the receipt, which is true once the transaction is durable.
@@ -85,7 +88,9 @@ class Ingest:
         dead = {letter.seq: letter.reason for letter in sorting.dead.values()}
         if poison:
             by_seq = {record.seq: record for record, _ in sorting.fresh}
-            transaction.bury([_letter(row, by_seq[row.seq], header, reason, now_ms) for row, reason in poison])
+            transaction.bury(
+                [_letter(row, self._packed(by_seq[row.seq], header), reason, now_ms) for row, reason in poison]
+            )
             dead |= {row.seq: reason for row, reason in poison}
         account = _counted(account, stored, header, now_ms)
         transaction.update_account(account)
@@ -124,6 +129,10 @@ class Ingest:
             return left + right, bad_left + bad_right
         return list(rows), []
 
+    def _packed(self, record: WireRecord, header: Header) -> bytes:
+        """Return a batch of one record, so that it can be replayed as it came."""
+        return encode(header, [record], None, self.limits)
+
     def _offsets(
         self, header: Header, fresh: Sequence[tuple[WireRecord, int]], transaction: Transaction, now_ms: int
     ) -> dict[str, Offset]:
@@ -136,12 +145,12 @@ class Ingest:
         return {**known, header.boot: renewed}
 
 
-def replay(letter: DeadLetter, ingest: Ingest, transaction: Transaction, decode: Callable[[bytes], Batch]) -> str:
+def replay(letter: DeadLetter, ingest: Ingest, transaction: Transaction) -> str:
     """Try a dead letter again; return nothing when its record took effect now, else the reason why it did not.
 
     The device was told that this record is dead and does not count it, so the audit does not count it either.
     """
-    batch = decode(letter.content)
+    batch = decode(letter.content, None, ingest.limits)
     header, pairs = batch.header, [(batch.records[0], letter.digest)]
     offsets = transaction.offsets(header.device, {header.boot, batch.records[0].moment.boot})
     account = Account(letter.account, letter.device, letter.epoch, 0, 0, {}, 0)
@@ -217,9 +226,7 @@ def fields_json(fields: dict[str, Any]) -> bytes:
     return msgspec.json.encode(fields)
 
 
-def _letter(row: StoredRecord, record: WireRecord, header: Header, reason: str, now_ms: int) -> DeadLetter:
-    """Return the dead letter of a record: its content is a batch of its own, so that it can be replayed as it came."""
-    content = encode(header, [record])
+def _letter(row: StoredRecord, content: bytes, reason: str, now_ms: int) -> DeadLetter:
     return DeadLetter(0, row.account, row.device, row.epoch, row.seq, row.digest, reason, content, now_ms)
 
 

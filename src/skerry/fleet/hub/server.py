@@ -164,7 +164,9 @@ class Hub:
         stack.callback(store.close)
         authority, context = self._authority()
         access = Access(authority, self._clock)
-        parts = Parts(setup.data, store, access, setup.options, Ingest(self._effects), clock=self._clock)
+        parts = Parts(
+            setup.data, store, access, setup.options, Ingest(self._effects, setup.options.wire), clock=self._clock
+        )
         stack.callback(parts.writer.close)
         outlets = make_outlets(setup.egress, store, parts.writer)
         carriers = make_carriers(setup.transports, parts)
