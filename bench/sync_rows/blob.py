@@ -37,7 +37,7 @@ def add_rows(report: Report, *, quick: bool = False) -> None:
         overheads.append(overhead)
         whole += is_whole
     report.add(
-        f"20 MB over a link that is cut {CUTS} times: bytes both ways, TLS included, over those of the blob",
+        f"20 MB over a link that is cut {CUTS} times, worst of {repeats}: bytes on the wire over those of the blob",
         max(overheads),
         "x",
         must=MUST,

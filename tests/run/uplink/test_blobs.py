@@ -74,10 +74,8 @@ def test_what_was_sent_can_be_fetched_again(world: World, size: int) -> None:
     assert eventually(lambda: not uplink.blobs_waiting())
     uplink.send_blob(path)  # a second time there is nothing to send
     assert eventually(lambda: not uplink.blobs_waiting())
-    lane = plain_lane(world.port)
     target = world.folder / "fetched.bin"
-    assert download_blob(lane, name, target, most_bytes=100_000).read_bytes() == path.read_bytes()
-    lane.close()
+    assert uplink.fetch_blob(name, target, most_bytes=100_000).read_bytes() == path.read_bytes()
     uplink.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import socket
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from skerry.run.uplink.http import retry_after
 from skerry.run.uplink.judgement import judge
 from skerry.run.uplink.link import class_of, find_link
 from skerry.run.uplink.pace import Pace
+from skerry.run.uplink.socket_edge import connect
 from skerry.run.uplink.suspects import Suspects
 from skerry.spec.errors import SpecError
 from skerry.spec.profile import Link
@@ -233,3 +235,17 @@ def test_the_link_in_use_is_the_one_that_would_be_sent_over() -> None:
     assert (found.is_up, found.interface, found.kind) == (True, "wwan0", "cellular")
     assert find_link("h", {}, links=lambda: links, source=lambda _: None).is_up is False
     assert find_link("127.0.0.1", {}).is_up
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no TCP_USER_TIMEOUT")
+def test_the_kernel_is_told_to_end_silent_connections() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection = connect("127.0.0.1", server.getsockname()[1], 2.0, 20.0)
+        with connection:
+            told = {
+                name: connection.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+                for name in ("TCP_USER_TIMEOUT", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+            }
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert told["TCP_USER_TIMEOUT"] == 20_000
+    assert told["TCP_KEEPIDLE"] + told["TCP_KEEPINTVL"] * told["TCP_KEEPCNT"] <= 20

@@ -388,6 +388,11 @@ class Conductor:
             is_over = verdict.most_bytes is not None and size > verdict.most_bytes
             return max(self._purse.left_s, 0.05) if is_over else 0.0
 
+    def told_to_wait(self, seconds: float) -> None:
+        """Fold in that the hub wants to be left alone, said to something beside the records."""
+        with self._lock:
+            self._circuit = circuits.put_off(self._circuit, self._now(), seconds)
+
     def beside(self, begun: float, *, answered: bool) -> None:
         """Fold in whether something beside the records, begun at ``begun``, got an answer of the hub."""
         with self._lock:

@@ -247,7 +247,9 @@ class Courier:
             self._conductor.note(impostors=1)
             raise ConnectionError(f"something that is no hub answers {answer.status} {answer.kind}")
         if answer.status in {401, 403, 408, 425, 429} or answer.status >= 500:
-            self._bell.wait(answer.retry_after_s or _STEP_PAUSE_S)
+            if answer.retry_after_s:
+                self._conductor.told_to_wait(answer.retry_after_s)
+            self._stop.wait(_STEP_PAUSE_S)
             if answer.status not in {408, 425, 429, 503}:
                 raise ConnectionError(f"the hub answered {answer.status}: {answer.excerpt()}")
             self._offset = None

@@ -12,6 +12,7 @@ from pathlib import Path
 from skerry.run.uplink.conductor import Conductor
 from skerry.run.uplink.couriers import BlobQueue, Courier
 from skerry.run.uplink.decision import Wait
+from skerry.run.uplink.downloads import download_blob
 from skerry.run.uplink.faults import told_plainly
 from skerry.run.uplink.http import HttpTransport
 from skerry.run.uplink.job import Clock, Job, Store
@@ -175,6 +176,22 @@ class Uplink:
         entry = self._blobs.add(path, kind=kind, name=name)
         self._courier.wake()
         return entry.digest
+
+    def fetch_blob(self, digest: str, target: Path, *, most_bytes: int) -> Path:
+        """Fetch a blob of the hub's by its digest, in the caller's thread; return ``target``, whole and checked.
+
+        Raises ``HubRefusedError`` when the hub has no such blob or gives something else, ``HubUnreachableError`` when
+        it cannot be reached (what came is kept for the next time), ``HubError`` where the transport carries no blobs.
+        """
+        if not isinstance(self._transport, HttpTransport):
+            raise HubError("only HTTP carries blobs", expected="a hub by https")
+        with contextlib.closing(self._transport.lane()) as lane:
+            try:
+                return download_blob(
+                    lane, digest, target, most_bytes=most_bytes, timeout_s=self._options.timeout, sleep=self._stop.wait
+                )
+            finally:
+                self._conductor.charge(lane.traffic())
 
     def blobs_waiting(self) -> int:
         """Return how many blobs are not sent yet."""
