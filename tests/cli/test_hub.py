@@ -29,9 +29,6 @@ from skerry.wire.receipt import decode_receipt
 from skerry.wire.record import record_digest
 from tests.fleet.hub.devices import EPOCH, Device, Reply, ask, record, records, request
 
-DRAWS = 5
-"""How many times the hub is killed; `make soak` does it for longer."""
-
 
 class Process:
     """A hub in a process of its own, on one port for all its lives."""
@@ -125,8 +122,9 @@ class Sender(threading.Thread):
         connection.close()
 
 
+@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.soak)])
 def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(
-    start_process: Callable[..., Process], tmp_path: Path
+    kills: int, start_process: Callable[..., Process], tmp_path: Path
 ) -> None:
     """Over mTLS: three devices send while the hub is killed and started again."""
     port = free_port()
@@ -137,20 +135,20 @@ def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(
         for number in range(3)
     ]
     authority.close()
-    senders = [Sender(port, identity, 1500) for identity in identities]
+    senders = [Sender(port, identity, 500 * kills) for identity in identities]
     for sender in senders:
         sender.start()
     chance = random.Random(4)
     acknowledged: list[list[tuple[int, int]]] = [[], [], []]
-    for _ in range(DRAWS):
+    for _ in range(kills):
         time.sleep(chance.random() * 0.12)
         acknowledged = [list(sender.settled) for sender in senders]
         hub.kill()
         check_store(tmp_path, senders, acknowledged)
         hub.start()
     for sender in senders:
-        sender.join(60)
-        assert not sender.is_alive() and sender.settled == [(1, 1500)]
+        sender.join(120)
+        assert not sender.is_alive() and sender.settled == [(1, 500 * kills)]
     hub.kill()
     check_store(tmp_path, senders, [sender.settled for sender in senders])
     assert sum(sender.resent for sender in senders) > 0  # it was killed while they sent
