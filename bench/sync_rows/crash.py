@@ -64,13 +64,14 @@ class Found(msgspec.Struct, kw_only=True):
 
 
 class Mother:
-    """Has children forked from a process that has everything imported."""
+    """Has children forked from a process that has everything imported; what they say goes to a file."""
 
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.sync_rows.crash_child"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-        )  # fmt: skip
+    def __init__(self, log: Path) -> None:
+        with log.open("ab") as said:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bench.sync_rows.crash_child"], cwd=Path(__file__).parents[2],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, bufsize=1,
+            )  # fmt: skip
         self.alive: set[int] = set()
 
     def _ask(self, order: dict[str, Any]) -> dict[str, int]:
@@ -129,7 +130,7 @@ class Stage:
             if not (folder / f"identity-{name}").exists():
                 world.enrol(name)
         hub.close()
-        self.mother = Mother()
+        self.mother = Mother(folder / "children.log")
         self.links = {name: ShapedLink(("127.0.0.1", self._port)) for name in names}
         self._hub = self._start_hub()
         self._devices = {name: self._start_device(name) for name in names}
