@@ -7,8 +7,9 @@ power of two. Where neither fits, the 64 bits of a float are an integer as well.
 from __future__ import annotations
 
 import struct
-from itertools import filterfalse, repeat
-from math import copysign, frexp, isfinite, ldexp
+from array import array
+from itertools import repeat
+from math import frexp, isfinite, ldexp
 from operator import mul, truediv
 from typing import Final
 
@@ -31,26 +32,19 @@ def write_floats(writer: Writer, numbers: list[float]) -> None:
     """Write floats; raises ``WireError`` for NaN and infinities, which JSON cannot say."""
     if not all(map(isfinite, numbers)):
         raise WireError("NaN and infinities are no JSON values", hint="leave the field out, or send null")
-    negative_zero = 0.0 in numbers and -1.0 in map(copysign, repeat(1.0), filterfalse(None, numbers))
-    if not negative_zero:
-        decimal = _as_decimal(numbers)
-        if decimal is not None and decimal[0] <= _PLAIN_DECIMALS:
-            writer.control.append(decimal[0])
-            write_integers(writer, decimal[1])
-            return
-        binary = _as_binary(numbers)
-        if binary is not None and (decimal is None or _span(binary[1]) < _span(decimal[1])):
-            writer.control.append(BINARY)
-            writer.unsigned(binary[0])
-            write_integers(writer, binary[1])
-            return
-        if decimal is not None:
-            writer.control.append(decimal[0])
-            write_integers(writer, decimal[1])
-            return
-    writer.control.append(PATTERN)
-    patterns = struct.unpack(f"<{len(numbers)}q", struct.pack(f"<{len(numbers)}d", *numbers))
-    write_integers(writer, [_ordered(pattern) for pattern in patterns])
+    decimal = _as_decimal(numbers)
+    binary = _as_binary(numbers) if decimal is None or decimal[0] > _PLAIN_DECIMALS else None
+    if binary is not None and (decimal is None or _span(binary[1]) < _span(decimal[1])):
+        writer.control.append(BINARY)
+        writer.unsigned(binary[0])
+        write_integers(writer, binary[1])
+    elif decimal is not None:
+        writer.control.append(decimal[0])
+        write_integers(writer, decimal[1])
+    else:
+        writer.control.append(PATTERN)
+        patterns = struct.unpack(f"<{len(numbers)}q", struct.pack(f"<{len(numbers)}d", *numbers))
+        write_integers(writer, [_ordered(pattern) for pattern in patterns])
 
 
 def read_floats(reader: Reader, count: int) -> list[float]:
@@ -77,10 +71,11 @@ def read_floats(reader: Reader, count: int) -> list[float]:
 def _as_decimal(numbers: list[float]) -> tuple[int, list[int]] | None:
     """Return a number of decimals and the integers, such that ``integer / 10**decimals`` is every float, bit by bit."""
     count = len(numbers)
-    decimals = max(map(_decimals, (numbers[0], numbers[count // 3], numbers[count * 2 // 3], max(numbers))))
-    while decimals <= _MOST_TRIED:
-        whole = _scaled(numbers, decimals)
-        if whole is not None:
+    greatest = max(map(abs, numbers))
+    decimals = max(map(_decimals, (numbers[0], numbers[count // 3], numbers[count * 2 // 3], greatest)))
+    while decimals <= _MOST_TRIED and greatest * 10**decimals < _LARGEST:
+        whole = list(map(round, map(mul, numbers, repeat(float(10**decimals)))))
+        if _same(list(map(truediv, whole, repeat(10**decimals))), numbers):
             return decimals, whole
         needed = max(map(_decimals, numbers))
         if needed <= decimals:
@@ -89,12 +84,9 @@ def _as_decimal(numbers: list[float]) -> tuple[int, list[int]] | None:
     return None
 
 
-def _scaled(numbers: list[float], decimals: int) -> list[int] | None:
-    scale = 10**decimals
-    if not -_LARGEST / scale < min(numbers) <= max(numbers) < _LARGEST / scale:
-        return None
-    whole = list(map(round, map(mul, numbers, repeat(float(scale)))))
-    return whole if list(map(truediv, whole, repeat(scale))) == numbers else None
+def _same(some: list[float], others: list[float]) -> bool:
+    """Tell whether two lists are the same to the last bit, which ``==`` does not: 0.0 and -0.0 are equal."""
+    return array("d", some).tobytes() == array("d", others).tobytes()
 
 
 def _decimals(number: float) -> int:
@@ -106,11 +98,14 @@ def _decimals(number: float) -> int:
 
 
 def _as_binary(numbers: list[float]) -> tuple[int, list[int]] | None:
-    """Return a power and integers, such that ``integer / 2**power`` is every float; ``None`` where they are wide."""
+    """Return a power and integers, such that ``integer / 2**power`` is every float; ``None`` where there are none."""
     power = max([number.as_integer_ratio()[1] for number in numbers]).bit_length() - 1
-    if max(map(abs, numbers)) and frexp(max(map(abs, numbers)))[1] + power > 63:
+    if frexp(max(map(abs, numbers)))[1] + power > 63:
         return None
-    return power, [int(ldexp(number, power)) for number in numbers]
+    whole = [int(ldexp(number, power)) for number in numbers]
+    if 0 in whole and not _same(list(map(ldexp, map(float, whole), repeat(-power))), numbers):
+        return None
+    return power, whole
 
 
 def _span(whole: list[int]) -> int:

@@ -103,7 +103,7 @@ class Writer:
 class Reader:
     """Gives back what a :class:`Writer` took; every method raises ``WireError`` at the end of its stream."""
 
-    __slots__ = ("bits", "budget", "control", "place", "position", "texts", "used")
+    __slots__ = ("bits", "budget", "control", "end", "place", "position", "texts")
 
     def __init__(self, data: bytes, limits: Limits) -> None:
         self.budget = Budget(limits)
@@ -125,8 +125,8 @@ class Reader:
             raise WireError("the body of a batch is damaged: a text has no end")
         self.texts.reverse()
         tail = data[begin + size :]
-        self.bits = bin(int.from_bytes(b"\1" + tail, "big"))[3:]
-        self.place = 0
+        self.bits = bin(int.from_bytes(b"\1" + tail + b"\0", "big"))[3:]  # a byte more than there is, to look ahead
+        self.place, self.end = 0, 8 * len(tail)
 
     def byte(self) -> int:
         """Read one byte of ``control``."""
@@ -167,7 +167,7 @@ class Reader:
     def number(self, width: int) -> int:
         """Read so many bits as one number from 0."""
         end = self.place + width
-        if end > len(self.bits):
+        if end > self.end:
             raise WireError("the body of a batch is damaged: bits are missing")
         value = int(self.bits[self.place : end], 2) if width else 0
         self.place = end
@@ -176,5 +176,5 @@ class Reader:
     def finish(self) -> None:
         """Check that everything was read; raises ``WireError`` where something is left."""
         rest = self.bits[self.place :]
-        if self.position != len(self.control) or self.texts or len(rest) > 7 or "1" in rest:
+        if self.position != len(self.control) or self.texts or self.end - self.place > 7 or "1" in rest:
             raise WireError("the body of a batch is damaged: something is left over")
