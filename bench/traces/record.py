@@ -1,13 +1,14 @@
 """The recorder: makes a trace, for real, on the machine that it runs on; what is committed was made once.
 
 ``python -m bench.traces.record telemetry`` takes 2,000 seconds; ``triage`` needs the model of ``examples/log-triage``
-(``skerry build examples/log-triage``) and takes seconds.
+(``skerry build examples/log-triage``) and takes seconds. ``--logs FOLDER`` sorts that folder's logs, not the machine's.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from bench.traces import NAMES, TELEMETRY_FIELDS, Line, path_of
+from bench.traces import HELD_OUT, NAMES, TELEMETRY_FIELDS, Line, path_of
 from skerry.run.sources.sys import SysOptions, SysSource
 from skerry.spec.ports import Address, Context
 from skerry.spec.units import Duration
@@ -28,16 +29,21 @@ from skerry.wire.compression import zstd
 
 RECORDS = 2000
 EXAMPLE = Path(__file__).parents[2] / "examples" / "log-triage"
+LOGS = r"(?m)^  from: tail://.*\n  also:\n(?:    - .*\n)+"
+"""The lines of the example that name the logs of a machine."""
 LEVEL = 19
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Record one trace and write its file."""
     parser = argparse.ArgumentParser(prog="python -m bench.traces.record", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("name", choices=NAMES)
-    name = parser.parse_args(arguments).name
-    lines = record_telemetry() if name == "telemetry" else record_triage()
-    write(path_of(name), lines)
+    parser.add_argument("name", choices=(*NAMES, *HELD_OUT))
+    parser.add_argument("--count", type=int, default=RECORDS)
+    parser.add_argument("--logs", type=Path, help="a folder of logs to sort")
+    chosen = parser.parse_args(arguments)
+    of_logs = chosen.name.endswith("triage")
+    lines = record_triage(chosen.count, chosen.logs) if of_logs else record_telemetry(chosen.count)
+    write(path_of(chosen.name), lines)
     return 0
 
 
@@ -59,13 +65,16 @@ def record_telemetry(count: int = RECORDS, every_s: float = 1.0) -> list[Line]:
     return lines
 
 
-def record_triage(count: int = RECORDS) -> list[Line]:
-    """Return what ``examples/log-triage`` makes of this machine's logs, stamped as it comes out of the pipeline."""
+def record_triage(count: int = RECORDS, logs: Path | None = None) -> list[Line]:
+    """Return what ``examples/log-triage`` makes of logs, stamped as it comes out of the pipeline."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "log-triage"
         shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("out"))
         file = project / "pipeline.yaml"
-        file.write_text(printing(file.read_text(encoding="utf-8")), encoding="utf-8")
+        pipeline = printing(file.read_text(encoding="utf-8"))
+        if logs is not None:
+            pipeline = re.sub(LOGS, f"  from: tail://{logs.resolve()}/*.log\n", pipeline)
+        file.write_text(pipeline, encoding="utf-8")
         command = [sys.executable, "-m", "skerry", "run", str(project)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout is not None
