@@ -50,7 +50,7 @@ def closing_lines(summary: RunSummary, project: Project) -> list[str]:
     """Return the lines that end a run for people: counts, stages, losses by reason, and where the results are."""
     return [
         *_headline(summary), "", *_stage_table(summary.stages), *_loss_lines(summary.stages),
-        *_route_lines(summary.stages), *_results(project),
+        *_route_lines(summary.stages), *_counter_lines(summary.stages), *_results(project),
     ]  # fmt: skip
 
 
@@ -137,6 +137,13 @@ def _route_lines(stages: Iterable[StageSummary]) -> list[str]:
         if route.alarmed:
             lines.append("    drift     suspected: no local answer counts as sure")
     return ["", "asked elsewhere", *lines] if lines else []
+
+
+def _counter_lines(stages: Iterable[StageSummary]) -> list[str]:
+    """Return what sinks counted of their own, as one that carries records to a hub does."""
+    counts = [(stage.id, {name.replace("_", " "): n for name, n in stage.counters.items() if n}) for stage in stages]
+    lines = [f"  {name}: {_counted(found)}" for name, found in counts if found]
+    return ["", "sent on", *lines] if lines else []
 
 
 def _counted(reasons: Mapping[str, int]) -> str:

@@ -100,8 +100,9 @@ class TypeSchemas:
 def key_notes(kind: type[Any]) -> dict[str, str]:
     """Return what a class says of each key: in the numpy-style sections of its docstring, or right after the key.
 
-    An entry such as ``on, off:`` explains both.
+    An entry such as ``on, off:`` explains both. What a class inherits is explained where it stands.
     """
+    inherited = key_notes(kind.__mro__[1]) if issubclass(kind.__mro__[1], msgspec.Struct) else {}
     notes = _attribute_notes(kind)
     names: list[str] = []
     for line in inspect.cleandoc(kind.__doc__ or "").splitlines():
@@ -113,7 +114,7 @@ def key_notes(kind: type[Any]) -> dict[str, str]:
                 notes[name] = f"{notes.get(name, '')} {line.strip()}".strip()
         elif line.strip():
             names = []
-    return {name: note.replace("``", "`") for name, note in notes.items()}
+    return inherited | {name: note.replace("``", "`") for name, note in notes.items()}
 
 
 def _attribute_notes(kind: type[Any]) -> dict[str, str]:

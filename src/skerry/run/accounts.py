@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from skerry.run.chain import Chain
 from skerry.run.histogram import merged, percentiles
-from skerry.run.nodes import SourceNode, StageNode
+from skerry.run.nodes import SinkNode, SourceNode, StageNode
 from skerry.run.step import Step
 from skerry.run.tally import NodeTally
 from skerry.run.wiring import DEAD_LETTER, Wiring
+from skerry.spec.ports import CountingSink
 from skerry.spec.record import Fate
 from skerry.spec.summary import LOSSES, StageSummary
 
@@ -146,6 +147,7 @@ def _summary(wiring: Wiring, name: str, counts: NodeCounts) -> StageSummary:
         queue=channel.state() if channel is not None else None,
         restarts=counts.restarts,
         route=node.route.state() if isinstance(node, StageNode) and node.route is not None else None,
+        counters=node.sink.counters() if isinstance(node, SinkNode) and isinstance(node.sink, CountingSink) else {},
         state=_state(wiring, name),
     )
 

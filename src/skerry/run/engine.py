@@ -146,7 +146,7 @@ class Engine:
         state.mkdir(parents=True, exist_ok=True)
         return Context(
             name=name, home=self.settings.home, state=state, stop=self.stopping, log=self._log.getChild(name),
-            insecure=self.settings.insecure, models=self._models,
+            insecure=self.settings.insecure, models=self._models, release=self.settings.release or "",
         )  # fmt: skip
 
     def watched(self, name: str, process: Callable[[Record], Any]) -> Callable[[Record], Any]:

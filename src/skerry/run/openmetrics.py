@@ -87,6 +87,9 @@ def _stages(stages: Iterable[StageSummary]) -> Iterator[str]:
     yield counter("skerry_stage_restarts", "How often a source, stage or sink was brought up again.", restarts)
     yield from _queues(stages)
     yield from _routes(stages)
+    counts = [({"sink": one.id, "name": name}, count) for one in stages for name, count in one.counters.items()]
+    if counts:
+        yield gauge("skerry_sink_counts", "What a sink counts of its own, such as what a hub acknowledged.", counts)
 
 
 def _routes(stages: Iterable[StageSummary]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -16,6 +17,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What asking costs, in whatever money ``money_per_day`` counts."""
 
     request: float = 0.0
+    """For each text that is asked for; those that travel in one exchange count each."""
     megabyte: float = 0.0
     """For each 10^6 bytes sent and received."""
 
@@ -117,6 +119,9 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError("`deadline_certainty` is above 0 and below 1")
         if self.timeout <= 0 or self.breaker.failures < 1 or self.cache < 0:
             raise ValueError("`timeout` and `breaker.failures` are above 0, `cache` is not negative")
+        amounts = (self.money_per_day or 0.0, self.cost.request, self.cost.megabyte, float(self.bytes_per_day or 0))
+        if not all(map(math.isfinite, amounts)):  # nothing is ever more than a NaN
+            raise ValueError("money and bytes are finite numbers")
         if (self.money_per_day or 0) < 0 or self.cost.request < 0 or self.cost.megabyte < 0:
             raise ValueError("money is not negative")
         if self.money_per_day is not None and not (self.cost.request or self.cost.megabyte):

@@ -77,6 +77,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         Whether plain-text transport beyond loopback was allowed in the pipeline file.
     models:
         Finds a model by its name in the pipeline file.
+    release:
+        The digest of the release that runs, ``sha256:…``; empty where nothing was built.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     log: Log
     insecure: bool = False
     models: Callable[[str], TextModel] | None = None
+    release: str = ""
 
 
 class Emit(Protocol):
@@ -198,6 +201,14 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Give everything back; safe to call twice."""
+
+
+@runtime_checkable
+class CountingSink(Protocol):
+    """A sink that counts what happens behind it, as one that sends on later does."""
+
+    def counters(self) -> dict[str, int]:
+        """Return its counts by name, from any thread; after ``close`` those at the end."""
 
 
 class TensorSpec(msgspec.Struct, frozen=True):

@@ -77,7 +77,7 @@ class StageSummary(Counts, frozen=True, kw_only=True):
     """The counts of one source, stage or sink, each loss broken down by reason.
 
     ``reasons`` maps a fate (``dropped``, ``failed``, …) to counts by reason; ``latency_ms`` is the
-    time inside the stage.
+    time inside the stage. ``counters`` are what a sink counts of its own.
     """
 
     id: str
@@ -88,6 +88,7 @@ class StageSummary(Counts, frozen=True, kw_only=True):
     queue: QueueState | None = None
     restarts: int = 0
     route: RouteState | None = None
+    counters: dict[str, int] = {}
     state: str = ""
     """``running``, ``waiting`` (to come up again), ``done``, ``failed``; sleeping pipelines say ``asleep``."""
 

@@ -54,7 +54,7 @@ class HubOptions(UplinkOptions, frozen=True, kw_only=True):
     ttl:
         How long a record is worth sending; default for ever.
     release:
-        The digest of the release that makes the records (``sha256:…``); default none.
+        The digest of the release that makes the records (``sha256:…``); default that of the release that runs.
     max_size:
         The most that is kept while there is no link; default 256 MB, a day of one record of 300 bytes each 100 ms.
     class_sizes:
@@ -97,7 +97,8 @@ class HubSink:
         self._outbox: Outbox | None = None
         self._uplink: Uplink | None = None
         self._adopted: list[Outbox] = []
-        self._stream = ""
+        self._stream = self._release = ""
+        self._last_counters: dict[str, int] = {}
 
     def open(self, context: Context) -> None:
         """Open the outbox and start the uplink; the hub need not be there.
@@ -106,7 +107,7 @@ class HubSink:
         an address that is none, ``DependencyError`` without the packages of ``skerry[sync]``.
         """
         self.close()
-        self._stream = context.name
+        self._stream, self._release = context.name, self._options.release or context.release
         identity = self._identity(context)
         try:
             self._outbox = self._open_outbox(context, identity.device)
@@ -188,7 +189,7 @@ class HubSink:
                 fields=self._fields(record.fields),
                 priority=self._priority(record.fields),
                 ttl_s=ttl_s,
-                release=self._options.release,
+                release=self._release,
             )
             for record in records
         ]
@@ -238,13 +239,8 @@ class HubSink:
 
     def counters(self) -> dict[str, int]:
         """Return the counts of the uplink, and the losses of the outbox as `lost.…`."""
-        if self._uplink is None or self._outbox is None:
-            return {}
-        status = msgspec.structs.asdict(self._uplink.status())
-        counts = {name: value for name, value in status.items() if isinstance(value, int)}
-        with contextlib.suppress(OutboxError):
-            counts |= {f"lost.{name}": number for name, number in self._outbox.losses().items()}
-        return counts
+        uplink, outbox = self._uplink, self._outbox
+        return self._last_counters if uplink is None or outbox is None else _counted(uplink, outbox)
 
     def send_blob(self, path: Path, *, kind: str = "application/octet-stream") -> str:
         """Queue a file for the hub and return its digest; see :meth:`skerry.run.uplink.uplink.Uplink.send_blob`."""
@@ -260,6 +256,8 @@ class HubSink:
             with contextlib.suppress(OutboxError):
                 uplink.wait_until_sent(self._options.farewell, while_healthy=True)
             uplink.close()
+            if outbox is not None:
+                self._last_counters = _counted(uplink, outbox)
         adopted, self._adopted = self._adopted, []
         for left_behind in adopted:
             left_behind.close()
@@ -268,6 +266,14 @@ class HubSink:
 
 
 _INFINITY = float("inf")
+
+
+def _counted(uplink: Uplink, outbox: Outbox) -> dict[str, int]:
+    status = msgspec.structs.asdict(uplink.status())
+    counts = {name: value for name, value in status.items() if isinstance(value, int)}
+    with contextlib.suppress(OutboxError):
+        counts |= {f"lost.{name}": number for name, number in outbox.losses().items()}
+    return counts
 
 
 def _retire(store: Any) -> None:
