@@ -35,6 +35,8 @@ class Caller(msgspec.Struct, frozen=True):
         return self.role in {"operator", "local"}
 
 
+_OF_PROXIES = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
+"""Headers by which a proxy tells that it asks for somebody else."""
 NOBODY, LOCAL, CARRIER = Caller("nobody"), Caller("local"), Caller("carrier")
 
 
@@ -66,7 +68,11 @@ class Access:
         if self.authority is None:
             raise CertificateRefusedError("this hub has no authority that could vouch for a certificate")
         peer = self.authority.verify_peer(connection.certificate, self._clock())
-        return Caller("operator", peer.operator) if peer.operator else Caller("device", peer.device)
+        if not peer.operator:
+            return Caller("device", peer.device)
+        if _of_another_site(scope):
+            raise CertificateRefusedError("a page of another site asks, by the certificate in an operator's browser")
+        return Caller("operator", peer.operator)
 
     def read(
         self, body: bytes, device: str, caller: Caller, transaction: Transaction, now_ms: int, limits: Limits
@@ -89,9 +95,17 @@ class Access:
         return batch
 
 
+def _of_another_site(scope: Mapping[str, Any]) -> bool:
+    """Tell whether a browser asks on behalf of a page that is not the hub's: it shows certificates for any page."""
+    found = {name: value.decode("latin-1").lower() for name, value in scope["headers"] if name in {b"origin", b"host"}}
+    return b"origin" in found and urlsplit(found[b"origin"]).netloc != found.get(b"host")
+
+
 def _from_elsewhere(scope: Mapping[str, Any]) -> bool:
-    """Tell whether a browser on this machine asks on behalf of a page from elsewhere, by name or by a false name."""
+    """Tell whether somebody on this machine asks for others: a browser for a page from elsewhere, or a proxy."""
     for name, value in scope["headers"]:
+        if name in _OF_PROXIES:
+            return True
         if name in {b"origin", b"host"}:
             text = value.decode("latin-1")
             host = urlsplit(text if name == b"origin" else f"//{text}").hostname

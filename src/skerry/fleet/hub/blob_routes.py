@@ -91,7 +91,7 @@ class BlobsApp:
         body = await read_body(receive, _LONGEST_REQUEST, self._parts.options.patience)
         try:
             wanted = msgspec.json.decode(body, type=Wanted)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise Refusal(400, f"the request cannot be read: {error}") from error
         number, offset = await asyncio.to_thread(self._blobs.begin, wanted, owner, self._parts.clock())
         return 201, {**_offsets(offset, wanted.size), "location": f"{PREFIX}/{number}"}, b""

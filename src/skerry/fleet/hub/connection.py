@@ -17,7 +17,9 @@ from skerry.spec.errors import DependencyError
 KEY = "skerry.connection"
 """Where the connection stands in the ASGI scope; names of headers never get there."""
 SILENCE_S = 30.0
-"""How long a connection may stay without its first request, TLS included; slow links need some seconds."""
+"""How long a connection may take for the head of a request; slow links need some seconds."""
+VISIT_S = 180.0
+"""How long a connection without a certificate may stay: for enrolment or renewal, over a slow link."""
 
 
 class Connection(msgspec.Struct, frozen=True):
@@ -42,8 +44,11 @@ def connection_of(scope: Mapping[str, Any]) -> Connection:
     return found if isinstance(found, Connection) else NOWHERE
 
 
-def protocol_class() -> type[Any]:
-    """Return uvicorn's protocol for HTTP/1.1 with the connection in the scope of every request."""
+def protocol_class(most_unproven: int) -> type[Any]:
+    """Return uvicorn's protocol for HTTP/1.1 with the connection in the scope of every request.
+
+    Over TLS, ``most_unproven`` connections at once may be without a certificate, and each for :data:`VISIT_S`.
+    """
     try:
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
     except ImportError as error:
@@ -51,11 +56,14 @@ def protocol_class() -> type[Any]:
             "a hub needs the packages uvicorn and httptools", hint="pip install 'skerry[hub]'"
         ) from error
 
+    unproven: set[object] = set()
+
     class ProvenProtocol(HttpToolsProtocol):
         """Knows who is at the other end, and hangs up on those who never ask anything."""
 
         _known: Connection = NOWHERE
         _silence: Any = None
+        _visit: Any = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -63,9 +71,16 @@ def protocol_class() -> type[Any]:
             certificate = tls.getpeercert(binary_form=True) if tls is not None else None
             self._known = Connection(tls is not None, certificate, self.client[0] if self.client else "")
             self._silence = self.loop.call_later(SILENCE_S, transport.close)
+            if tls is not None and certificate is None:
+                if len(unproven) >= most_unproven:
+                    transport.close()
+                unproven.add(self)
+                self._visit = self.loop.call_later(VISIT_S, transport.close)
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
+            if self._silence is None:  # a later request may not trickle in for ever either
+                self._silence = self.loop.call_later(SILENCE_S, self.transport.close)
             self.scope[KEY] = self._known  # type: ignore[literal-required]
 
         def on_headers_complete(self) -> None:
@@ -75,8 +90,10 @@ def protocol_class() -> type[Any]:
             super().on_headers_complete()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            if self._silence is not None:
-                self._silence.cancel()
+            unproven.discard(self)
+            for timer in (self._silence, self._visit):
+                if timer is not None:
+                    timer.cancel()
             super().connection_lost(exc)
 
     return ProvenProtocol

@@ -72,7 +72,7 @@ async def _asked(request: Request[Any, Any, Any]) -> Chosen:
     """Return what the body asks for; raises ``Refusal`` (400) when it cannot be read."""
     try:
         return msgspec.json.decode(await request.body() or b"{}", type=Chosen)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise Refusal(400, f"the request cannot be read: {error}") from error
 
 

@@ -15,7 +15,9 @@ from skerry.fleet.hub.answers import Refusal, declared_length, headers_of, read_
 
 PATHS = frozenset({"/v1/ca", "/v1/nonce", "/v1/enrol", "/v1/renew"})
 AT_ONCE = 32
-"""Requests under way: anybody may ask, so they must not keep the hub from its devices."""
+"""Requests that the authority works on: anybody may ask, so they must not keep the hub from its devices."""
+PATIENCE_S = 20.0
+"""How long a request may take to arrive: 2 kB, on the slowest link."""
 
 
 class EnrolmentApp:
@@ -38,14 +40,14 @@ class EnrolmentApp:
         authority = self._access.authority
         if authority is None:
             raise Refusal(404, "this hub is for its own machine and has no authority; nothing has to be enrolled")
-        if self._under_way >= AT_ONCE:
-            raise Refusal(503, "too many devices are enrolling", {"retry-after": "2"})
         from skerry.trust.endpoints import LARGEST_BODY, answer
 
+        declared_length(headers_of(scope), LARGEST_BODY)
+        body = await read_body(receive, LARGEST_BODY, min(self._patience_s, PATIENCE_S))
+        if self._under_way >= AT_ONCE:  # counted from here on: a request that never ends keeps nobody out
+            raise Refusal(503, "too many devices are enrolling", {"retry-after": "2"})
         self._under_way += 1
         try:
-            declared_length(headers_of(scope), LARGEST_BODY)
-            body = await read_body(receive, LARGEST_BODY, self._patience_s)
             return await asyncio.to_thread(answer, authority, scope["method"], scope["path"], body, self._clock())
         finally:
             self._under_way -= 1

@@ -193,8 +193,9 @@ class Hub:
             raise DependencyError("a hub needs the package uvicorn", hint="pip install 'skerry[hub]'") from error
         from skerry.fleet.hub.application import HubApp
 
+        strangers = max(16, self._setup.options.connections // 4)
         config = uvicorn.Config(
-            HubApp(parts), http=protocol_class(), lifespan="off", ws="none", loop="asyncio", interface="asgi3",
+            HubApp(parts), http=protocol_class(strangers), lifespan="off", ws="none", loop="asyncio", interface="asgi3",
             log_config=None, access_log=False, log_level="error", server_header=False, proxy_headers=False,
             headers=[HUB_HEADER], limit_concurrency=self._setup.options.connections,
             timeout_graceful_shutdown=END_S, timeout_keep_alive=int(self._setup.options.keep_alive),
