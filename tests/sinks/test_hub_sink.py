@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -114,6 +115,27 @@ def test_a_record_that_is_too_large_fails_alone(tmp_path: Path) -> None:
             sink.write([Record({"n": 1}), Record({"text": "x" * 100_000_000})])
         assert sink._outbox is not None and not sink._outbox.pending()
         sink.write([Record({"n": 1})])
+    finally:
+        sink.close()
+
+
+@pytest.mark.parametrize("bad", [{f"f{n}": "x" * 19_000 for n in range(60)}, {"deep": [[[]]]}], ids=["wide", "deep"])
+def test_records_beside_one_that_the_outbox_refuses_are_stored_once(tmp_path: Path, bad: dict[str, Any]) -> None:
+    if "deep" in bad:
+        for _ in range(80):
+            bad["deep"] = [bad["deep"]]
+    sink = hub_sink(f"hub+http://127.0.0.1:{free_port()}")
+    sink.open(a_context(tmp_path))
+    try:
+        records = [Record({"n": 1}), Record(bad), Record({"n": 2})]
+        with pytest.raises(SinkError) as caught:
+            sink.write(records)
+        assert not isinstance(caught.value, SinkUnavailableError)  # else the engine would wait, and try for ever
+        for record in records:  # as the engine does then
+            with contextlib.suppress(SinkError):
+                sink.write([record])
+        assert sink._outbox is not None
+        assert [record.fields for record in sink._outbox.pending()] == [{"n": 1}, {"n": 2}]
     finally:
         sink.close()
 

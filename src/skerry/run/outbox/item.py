@@ -54,14 +54,14 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ItemsRefusedError(OutboxError):
-    """Some items of a call cannot be stored, whatever is tried; all the others are stored, durably.
+    """Some items of a call cannot be stored, whatever is tried; all the others are stored, durably, or none.
 
     Parameters
     ----------
     refused:
         The reason by the place of the item in its call, from 0.
     seqs:
-        The numbers that the others got, in their order; 0 in the place of a refused one.
+        The numbers that the others got, in their order; 0 in the place of one that is not stored.
     """
 
     def __init__(self, refused: Mapping[int, str], seqs: Sequence[int]) -> None:
@@ -70,7 +70,9 @@ class ItemsRefusedError(OutboxError):
         super().__init__(
             f"item {place + 1} of {len(seqs)} is refused: {reason}{more}",
             expected="JSON values under text keys, each record within `max_record`",
-            hint=f"the other {len(seqs) - len(refused)} are stored" if len(seqs) > len(refused) else "",
+            hint=f"the other {len(seqs) - len(refused)} are {'stored' if any(seqs) else 'not stored either'}"
+            if len(seqs) > len(refused)
+            else "",
         )
         self.refused = dict(refused)
         self.seqs = list(seqs)

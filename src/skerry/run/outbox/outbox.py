@@ -123,9 +123,14 @@ class Outbox:
         """16 hex digits that tell this store, since its last fork, from any other."""
         return self._store.epoch
 
+    @property
+    def last_seq(self) -> int:
+        """The highest number that was given to a record."""
+        return self._store.last_seq
+
     # -- producing ---------------------------------------------------------------------------------------------------
 
-    def put(self, items: Sequence[Item]) -> list[int]:
+    def put(self, items: Sequence[Item], *, all_or_none: bool = False) -> list[int]:
         """Store items and return their numbers once they are durable.
 
         Callers that come together share one sync of the disk; one alone waits for nobody. The number 0 stands for an
@@ -134,7 +139,7 @@ class Outbox:
         Raises
         ------
         ItemsRefusedError
-            Some items are no JSON, or too large; the others are stored.
+            Some items are no JSON, or too large; the others are stored, or none with ``all_or_none``.
         OutboxFullError
             The disk is full and a critical item finds nothing to take the place of.
         OutboxError
@@ -144,6 +149,8 @@ class Outbox:
         moment, wall_ms = self._store.life.moment(mono_us)
         instant = Instant(mono_us, moment, self._store.life.now_ms(), wall_ms)
         packed, refused = Packer(instant, self._options).pack(items)
+        if refused and all_or_none:
+            raise ItemsRefusedError(refused, [0] * len(items))
         seqs: list[int] = self._group.run(packed) if packed else []
         if refused:
             left = iter(seqs)

@@ -175,7 +175,7 @@ class HubSink:
         Raises ``SinkError`` for a record that is too large, ``SinkFullError`` on a full disk, and
         ``SinkUnavailableError`` when the outbox cannot be written to; none of them has been stored then.
         """
-        from skerry.run.outbox.item import Item
+        from skerry.run.outbox.item import Item, ItemsRefusedError
 
         outbox = self._outbox
         if outbox is None or self._uplink is None:
@@ -194,7 +194,9 @@ class HubSink:
             for record in records
         ]
         try:
-            outbox.put(items)
+            outbox.put(items, all_or_none=True)
+        except ItemsRefusedError as error:  # whoever writes tries each alone then: what was stored would come twice
+            raise SinkError(error.message, where=error.where, expected=error.expected) from error
         except OutboxFullError as error:
             raise SinkFullError(error.message, where=error.where, hint=error.hint) from error
         except OutboxError as error:
