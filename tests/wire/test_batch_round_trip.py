@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from typing import Any
 
@@ -98,6 +99,15 @@ def test_a_column_of_times(column: list[str], tail: str) -> None:
     ],
 )
 def test_what_is_easily_lost(column: list[Any]) -> None:
+    round_trip([{"x": value} for value in column])
+
+
+def test_numbers_of_very_uneven_sizes_come_back() -> None:
+    counts = [1, 1]
+    while len(counts) < 18:
+        counts.append(counts[-1] + counts[-2])  # of these, Huffman's code would have words of 17 bits
+    column = [(1 << size) - 1 for size, count in enumerate(counts) for _ in range(count)]
+    random.Random(4).shuffle(column)
     round_trip([{"x": value} for value in column])
 
 

@@ -64,12 +64,12 @@ def read_rice(reader: Reader, count: int) -> list[int]:
     numbers = []
     for _ in range(count):
         stop = bits.find("0", place)
-        begin, place_after = stop + 1, stop + 1 + width
-        if stop < 0 or place_after > reader.end:
+        begin, end = stop + 1, stop + 1 + width
+        if stop < 0 or end > reader.end:
             raise WireError("the body of a batch is damaged: bits are missing")
         upper = stop - place
-        numbers.append(upper << width | int(bits[begin:place_after], 2) if width else upper)
-        place = place_after
+        numbers.append(upper << width | int(bits[begin:end], 2) if width else upper)
+        place = end
     reader.place = place
     return numbers
 
@@ -105,7 +105,11 @@ class Classes(NamedTuple):
 
 
 def read_classes(reader: Reader, count: int) -> list[int]:
-    """Read numbers of :class:`Classes`; raises ``WireError`` when the bits end early or there is no such code."""
+    """Read numbers of :class:`Classes`; raises ``WireError`` when the bits end early or there is no such code.
+
+    A table says for all of the next bits, as many as the longest word has, where the number's own bits begin and end,
+    and what stands above them.
+    """
     words = code_words(_read_class_table(reader))
     longest = max(map(len, words.values()))
     meanings: list[tuple[int, int, str]] = []

@@ -1,12 +1,11 @@
 """Integers: a column of whole numbers as small numbers around something that can be foretold.
 
-First the common factor is taken out; then come the numbers themselves or their differences; then how far each is above
-the least, or around the middle one. The cheapest in bits is written.
+First the common factor is taken out; then come the numbers themselves, their differences, or the differences of those
+(what is smooth); then how far each is above the least, or around the middle one. The cheapest in bits is written.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from itertools import accumulate, pairwise, repeat
 from math import gcd
@@ -21,18 +20,23 @@ from skerry.wire.streams import Reader, Writer
 EQUAL, RICE, CLASSES, PLANES = range(4)
 """How the distances are written: not at all, in one of the codes, or byte by byte into ``control``."""
 _STEPS: Final = 4
-"""Set in the byte of a form: the differences of the numbers are written, not they themselves."""
-_AROUND: Final = 8
+"""In the byte of a form, once for differences of the numbers, twice for the differences of those."""
+_AROUND: Final = 16
 """Set in the byte of a form: distances have a sign."""
-_FACTOR: Final = 16
+_FACTOR: Final = 32
 """Set in the byte of a form: all numbers are multiples of one."""
 _WIDEST_PLANES: Final = 10
 """Bytes of the widest number: 64 bits, one more for a sign, and what differences add."""
 _WORTH_TRYING = 96
 """Bits above which it is worth while to see what zstd makes of repetitions."""
 
-_Model = tuple[int, int, int]
-"""One way to foretell a column: about what it costs in bits, its form, and the base."""
+_SAMPLE = 48
+"""Numbers, at the most, that tell how a column is foretold."""
+_SLOPE = 16
+"""Bits of a sample that differences of differences must save: they need one number more."""
+
+_Model = tuple[int, int, int, list[int]]
+"""One way to foretell a column: about what a sample costs in bits, its form, its base, and what is foretold by it."""
 
 
 def write_integers(writer: Writer, numbers: Sequence[int]) -> None:
@@ -58,29 +62,31 @@ def read_integers(reader: Reader, count: int) -> list[int]:
         return []
     reader.budget.take_values(count)
     form = reader.byte()
-    packing = form & 3
-    if form >= 2 * _FACTOR or (packing == EQUAL and form != EQUAL):
+    packing, order = form & 3, form >> 2 & 3
+    if form >= 2 * _FACTOR or (packing == EQUAL and form != EQUAL) or order > 2 or order >= count:
         raise WireError("the body of a batch is damaged: a column of an unknown form")
     first = reader.signed()
     if packing == EQUAL:
         return [first] * count
     factor = reader.unsigned() if form & _FACTOR else 1
+    slope = reader.signed() if order == 2 else 0
     base = reader.signed()
-    distances = _read_distances(reader, packing, count - bool(form & _STEPS))
+    distances = _read_distances(reader, packing, count - order)
     if form & _AROUND:
         offsets = [base + (distance >> 1 ^ -(distance & 1)) for distance in distances]
     else:
         offsets = [base + distance for distance in distances]
-    if form & _STEPS:
+    if order == 2:
+        offsets = list(accumulate(offsets, initial=slope))
+    if order:
         offsets = list(accumulate(offsets, initial=0))
     return [first + factor * offset for offset in offsets]
 
 
 def _write_offsets(writer: Writer, first: int, factor: int, offsets: list[int]) -> None:
     """Write what is left after the first number and the common factor were taken out."""
-    steps = list(map(sub, offsets[1:], offsets))
-    _, form, base = min(_foretell(offsets, 0), _foretell(steps, _STEPS))
-    distances = _distances(steps if form & _STEPS else offsets, form, base)
+    _, form, base, foretold = _best_model(offsets)
+    distances = _distances(foretold, form, base)
     rice, classes = Rice.of(distances), Classes.of(distances)
     code = rice if rice.cost <= classes.cost else classes
     planes = _planes_if_smaller(offsets, code.cost)
@@ -92,6 +98,8 @@ def _write_offsets(writer: Writer, first: int, factor: int, offsets: list[int]) 
     writer.signed(first)
     if factor > 1:
         writer.unsigned(factor)
+    if form & 2 * _STEPS:
+        writer.signed(offsets[1])
     writer.signed(base)
     if planes:
         writer.control.append(len(planes) // len(offsets))
@@ -100,17 +108,27 @@ def _write_offsets(writer: Writer, first: int, factor: int, offsets: list[int]) 
         code.write(writer)
 
 
+def _best_model(offsets: list[int]) -> _Model:
+    """Return the cheapest way to foretell a column; differences of differences only where differences are cheap."""
+    steps = list(map(sub, offsets[1:], offsets))
+    plain, stepwise = _foretell(offsets, 0), _foretell(steps, _STEPS)
+    if stepwise[0] >= plain[0] or len(steps) < 2:
+        return min(plain, stepwise)
+    smooth = _foretell(list(map(sub, steps[1:], steps)), 2 * _STEPS)
+    return smooth if smooth[0] + _SLOPE < stepwise[0] else stepwise
+
+
 def _foretell(numbers: list[int], form: int) -> _Model:
     """Return how numbers are foretold: by the least of them, or by the middle one where that is far from the least.
 
     A sample tells what that costs, and what is far: more than half of all numbers spread over.
     """
-    some = sorted(numbers[:: len(numbers) // 64 + 1])
+    some = sorted(numbers[:: len(numbers) // _SAMPLE + 1])
     quarter = len(some) // 4
     middle, least = some[len(some) // 2], min(numbers)
     if middle - least > some[-1 - quarter] - some[quarter]:
-        return _bits(some, middle) + len(some), form | _AROUND, middle
-    return _bits(some, least), form, least
+        return _bits(some, middle) + len(some), form | _AROUND, middle, numbers
+    return _bits(some, least), form, least, numbers
 
 
 def _bits(numbers: list[int], base: int) -> int:
@@ -143,19 +161,11 @@ def _read_distances(reader: Reader, packing: int, count: int) -> list[int]:
     return _read_planes(reader, count)
 
 
-def _planes(left: list[int]) -> bytes:
+def _planes(numbers: list[int]) -> bytes:
     """Return all lowest bytes, then all second bytes, and so on: like beside like."""
-    width = max(1, (max(left).bit_length() + 7) // 8)
-    if width == 1:
-        return bytes(left)
-    if width <= 8:
-        whole = array("Q", left)
-        if array("H", [1]).tobytes() != b"\1\0":
-            whole.byteswap()
-        flat, stride = whole.tobytes(), 8
-    else:
-        flat, stride = b"".join([number.to_bytes(width, "little") for number in left]), width
-    return b"".join([flat[place::stride] for place in range(width)])
+    width = (max(numbers).bit_length() + 7) // 8
+    flat = b"".join([number.to_bytes(width, "little") for number in numbers])
+    return b"".join([flat[place::width] for place in range(width)])
 
 
 def _read_planes(reader: Reader, count: int) -> list[int]:
@@ -164,10 +174,7 @@ def _read_planes(reader: Reader, count: int) -> list[int]:
     if end > len(reader.control) or not 0 < width <= _WIDEST_PLANES:
         raise WireError("the body of a batch is damaged: a column is cut short")
     reader.position = end
-    planes = reader.control[begin:end]
-    if width == 1:
-        return list(planes)
     flat = bytearray(width * count)
     for place in range(width):
-        flat[place::width] = planes[place * count : (place + 1) * count]
+        flat[place::width] = reader.control[begin + place * count : begin + (place + 1) * count]
     return [int.from_bytes(flat[place : place + width], "little") for place in range(0, width * count, width)]
