@@ -75,6 +75,10 @@ class MemoryStore:
             self.records[seq] = a_record(seq, self.clock, priority, **fields)
         return seqs
 
+    @property
+    def last_seq(self) -> int:
+        return self.last
+
     def pending(self, limit: int, max_bytes: int, excluding: Sequence[Range] = ()) -> list[WireRecord]:
         if self.fault is not None:
             raise self.fault

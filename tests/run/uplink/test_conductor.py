@@ -183,10 +183,62 @@ def test_a_fork_waits_until_nothing_is_on_its_way() -> None:
     world.exchange(first)
     assert not world.store.forks and isinstance(world.conductor.next(), Wait)
     world.exchange(second)
-    assert len(world.store.forks) == 1
     world.drain()
+    assert len(world.store.forks) == 1
     assert not world.store.records and world.conductor.status().forks == 1
     assert sum(1 for epoch, _ in world.hub.kept if epoch == world.store.epoch) == 1
+
+
+def test_a_record_whose_receipt_was_lost_is_not_sent_again_under_a_new_number() -> None:
+    world = World(in_flight=2, most_records=2)
+    other = MemoryStore(world.clock)
+    other.put(3, text="another device")
+    old = world.store.epoch
+    world.hub.kept[(old, 3)] = other.records[3]
+    world.store.put(4, priority=3)
+    first, second = world.job(), world.job()
+    world.hub.answer(first.batch)  # the hub has 1 and 2, and we never hear of it
+    world.exchange(second)  # 3 is somebody else's there
+    world.store.put(2, priority=3)  # given after that: these wait for the new epoch
+    world.conductor.broke(first, "cut", 100)
+    world.drain()
+    new = world.store.epoch
+    assert world.hub.effects == [(old, 1), (old, 2), (old, 4), (new, 1), (new, 2), (new, 3)]
+    assert world.conductor.status().forks == 1
+
+
+def test_a_hub_that_always_wants_a_new_epoch_is_asked_ever_less() -> None:
+    world = World()
+    world.store.put(3, priority=3)
+    begin = world.clock()
+    while world.clock() < begin + 3600:
+        found = world.conductor.next()
+        if isinstance(found, Job):
+            world.conductor.answered(found, world.hub.receipt(found.epoch, [], forked=list(found.digests)), 500)
+        else:
+            world.clock.move(found.seconds)
+    assert len(world.store.forks) < 100 and len(world.store.records) == 3
+
+
+def test_a_hub_that_was_restored_from_a_backup_is_taken_back_by_telling_so_once() -> None:
+    world = World()
+    world.store.put(4, priority=3)
+    world.drain()
+    del world.hub.kept[(world.store.epoch, 4)]
+    world.store.put(3, priority=3)
+    world.exchange()
+    status = world.conductor.status()
+    assert status.state == "distrusted" and "`mismatch: tell`" in status.why and "cannot be sent again" in status.why
+    for mismatch in ("tell", "stop"):  # written for once, and taken out again
+        world.options = UplinkOptions(mismatch=mismatch)  # type: ignore[arg-type]
+        world.conductor = world.new_conductor()
+        world.drain()
+        assert not world.store.records
+        world.store.put(2, priority=3)
+        world.drain()
+        assert world.conductor.status().forks == (1 if mismatch == "tell" else 0)
+    assert world.conductor.status().distrusted == 0
+    assert len(world.hub.effects) == len(set(world.hub.effects)) == 4 + 3 + 2 + 2
 
 
 def test_poison_becomes_a_dead_letter_and_the_others_arrive() -> None:

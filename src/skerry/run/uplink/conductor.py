@@ -20,7 +20,7 @@ from skerry.run.uplink.audit import Holding, fault_of
 from skerry.run.uplink.backoff import Draw
 from skerry.run.uplink.circuit import Circuit
 from skerry.run.uplink.decision import AFTER_EVENT_S, Send, Situation, Wait, decide
-from skerry.run.uplink.faults import impostor_told, refusal_told
+from skerry.run.uplink.faults import impostor_told, mismatch_taken_told, mismatch_told, refusal_told, unbelieved_told
 from skerry.run.uplink.hours import local_minute, quiet_for, read_hours
 from skerry.run.uplink.job import Clock, Job, Shelf, Store
 from skerry.run.uplink.judgement import Judgement, judge
@@ -32,7 +32,7 @@ from skerry.run.uplink.status import State, UplinkStatus
 from skerry.run.uplink.transport import Answer
 from skerry.spec.errors import OutboxError, WireError
 from skerry.spec.ports import Signer
-from skerry.wire.ranges import Range, from_numbers, merge, total
+from skerry.wire.ranges import from_numbers, merge, total
 from skerry.wire.receipt import Receipt, decode_receipt
 from skerry.wire.record import WireRecord, record_digest
 
@@ -115,17 +115,28 @@ class Conductor:
 
     def _from(self, shelf: Shelf) -> Job | Wait:
         """Return the next batch of one store."""
-        self._fork_if_due(shelf)
-        if shelf.fork_reason:
-            return Wait(AFTER_EVENT_S, "lanes")
-        records = shelf.store.pending(self._pace.limit(), _MOST_STORED, self._under_way(shelf))
         shelf.follow()
+        under_way = merge(*(job.ranges for job in self._jobs if job.shelf is shelf))
+        records = shelf.pending(self._pace.limit(), _MOST_STORED, under_way)
+        if shelf.fork is not None and not records:
+            if under_way:
+                return Wait(AFTER_EVENT_S, "lanes")
+            self._fork(shelf, shelf.fork.reason)
+            return Wait(0.0, "lanes")
+        shelf.follow()  # reading may have found damage
         critical = [record for record in records if record.priority >= _CRITICAL]
         at = self._situation(pending=len(records), has_critical=bool(critical), waited_s=self._oldest_s(records))
         verdict = decide(at)
         if isinstance(verdict, Wait):
             return verdict
         return self._job(shelf, verdict, critical if verdict.only_critical else records)
+
+    def _fork(self, shelf: Shelf, reason: str) -> None:
+        """Take a new epoch, now that nothing is in doubt under the old one; a hub that always wants one gets pauses."""
+        epoch = shelf.take_fork()
+        self._failed(self._now())
+        self._count(forks=1)
+        self._log.warning("%s: what is unsent goes on in the new epoch %s", reason, epoch)
 
     def add(self, store: Store) -> None:
         """Send another store too: one that a process left behind."""
@@ -170,9 +181,6 @@ class Conductor:
         if any(record.moment.boot != boot for record in records):
             return float("inf")
         return max(((now - record.mono_us) / 1e6 for record in records), default=0.0)
-
-    def _under_way(self, shelf: Shelf) -> list[Range]:
-        return merge(*(job.ranges for job in self._jobs if job.shelf is shelf))
 
     def _job(self, shelf: Shelf, verdict: Send, records: Sequence[WireRecord]) -> Job | Wait:
         most = None if verdict.most_bytes is None else verdict.most_bytes - self._overhead
@@ -246,20 +254,24 @@ class Conductor:
             self._impostor(job, answer, error.message)
             return
         judgement = judge(receipt, job.epoch, job.ranges)
-        fault = judgement.fault or self._audit_fault(job, receipt, judgement)
-        if fault and (judgement.fault or self._options.mismatch == "stop"):
-            self._distrust(job, fault)
+        if judgement.fault:
+            self._distrust(job, unbelieved_told(judgement.fault))
+            return
+        fault = self._audit_fault(job, receipt, judgement)
+        if fault and self._options.mismatch == "stop":
+            self._distrust(job, mismatch_told(fault))
             return
         if fault:
             self._count(distrusted=1)
-            self._tell("distrusted", f"the hub's books do not agree with ours: {fault}")
+            self._tell("distrusted", mismatch_taken_told(fault))
+            job.shelf.want_new_books(job.epoch)
         try:
             self._settle(job, judgement)
         except OutboxError as error:  # a full disk, say: the records stay, are sent again, and are duplicates there
             self._failed(job.begun)
             self._state("waiting", error.message)
             return
-        self._succeeded(job, total(judgement.committed))
+        self._succeeded(job, total(judgement.committed), moved=not judgement.forked or bool(judgement.committed))
 
     def _settle(self, job: Job, judgement: Judgement) -> None:
         shelf, settled = job.shelf, total(judgement.committed)
@@ -270,10 +282,10 @@ class Conductor:
         for seq, reason in judgement.dead:
             shelf.store.bury(seq, reason)
         shelf.suspects.cleared(job.digests)
-        if judgement.forked and not shelf.fork_reason:
-            shelf.fork_reason = f"the hub holds other records under {total(judgement.forked)} of our numbers"
-        self._fork_if_due(shelf)
-        if (judgement.unanswered or judgement.forked) and not settled:
+        if judgement.forked:
+            reason = f"the hub holds other records under {total(judgement.forked)} of our numbers"
+            shelf.want_fork(reason, judgement.forked)
+        if judgement.unanswered and not settled:
             self._failed(job.begun)  # else the same records would be sent again and again without a pause
 
     def _audit_fault(self, job: Job, receipt: Receipt, judgement: Judgement) -> str:
@@ -281,9 +293,11 @@ class Conductor:
         now = Holding(len(numbers), sum(job.digests[seq] for seq in numbers) % (1 << 64))
         return fault_of(job.base.plus(now), Holding(receipt.count, receipt.checksum))
 
-    def _succeeded(self, job: Job, records: int) -> None:
+    def _succeeded(self, job: Job, records: int, *, moved: bool) -> None:
+        """Fold in a receipt; one that ``moved`` nothing but numbers to a new epoch does not end the pauses."""
         elapsed_s = self._now() - job.begun
-        self._circuit = circuits.succeeded(self._circuit, job.begun)
+        if moved:
+            self._circuit = circuits.succeeded(self._circuit, job.begun)
         self._pace = paces.acknowledged(
             self._pace, len(job.digests), len(job.batch), elapsed_s, job.in_flight, was_full=job.was_full
         )
@@ -335,9 +349,8 @@ class Conductor:
         self._state("impostor", why)
         self._tell("impostor", why)
 
-    def _distrust(self, job: Job, fault: str) -> None:
+    def _distrust(self, job: Job, why: str) -> None:
         self._count(distrusted=1)
-        why = f"the hub's receipt is not believed: {fault}. Everything is kept here"
         self._failed(job.begun, slow=True)
         self._state("distrusted", why)
         self._tell("distrusted", why)
@@ -348,14 +361,6 @@ class Conductor:
         self._circuit = circuits.failed(
             self._circuit, begun, self._now(), first_s=first_s, longest_s=longest_s, draw=self._draw
         )
-
-    def _fork_if_due(self, shelf: Shelf) -> None:
-        """Take a new epoch once nothing is on its way under the old one."""
-        if shelf.fork_reason and not any(job.shelf is shelf for job in self._jobs):
-            reason, shelf.fork_reason = shelf.fork_reason, ""
-            epoch = shelf.store.fork("numbers")
-            self._count(forks=1)
-            self._log.warning("%s: what is unsent goes on in the new epoch %s", reason, epoch)
 
     def link_is(self, kind: str, *, came_up: bool = False) -> None:
         """Take note of the class of the link in use; when it just came up, the hub is tried soon."""

@@ -88,3 +88,25 @@ def impostor_told(answer: Answer, what: str = "") -> str:
         f"something that is no hub answers {answer.status} with {kind} ({content!r}):"
         " a captive portal? Nothing counts as sent"
     )
+
+
+def unbelieved_told(fault: str) -> str:
+    """Return in plain words that a receipt does not fit the batch that it answers."""
+    return f"the hub's receipt is not believed: {fault}. Everything unsent is kept here"
+
+
+def mismatch_told(fault: str) -> str:
+    """Return in plain words that the hub's books are not ours, and what to do about it."""
+    return (
+        f"{unbelieved_told(fault)}. Ask whoever runs the hub. If it was restored from a backup: write `mismatch: tell`"
+        " at this sink, let it send, and take it out again; what the hub had acknowledged and lost was forgotten here,"
+        " and cannot be sent again. If not: it loses records, and should not be believed"
+    )
+
+
+def mismatch_taken_told(fault: str) -> str:
+    """Return in plain words that the hub's books are not ours, and that this is lived with."""
+    return (
+        f"the hub's books do not agree with ours: {fault}. What it lost cannot be sent again; the rest is sent, and"
+        " new books are begun. Take `mismatch: tell` out again: with it, nothing is protected from a hub that loses"
+    )

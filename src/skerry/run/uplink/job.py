@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import msgspec
 
 from skerry.run.uplink.audit import Holding
+from skerry.run.uplink.fork import Fork, wanted
 from skerry.run.uplink.suspects import Suspects
-from skerry.wire.ranges import Range
+from skerry.wire.ranges import Range, merge
 from skerry.wire.record import WireRecord
 
 
@@ -37,6 +38,10 @@ class Store(Protocol):
     def epoch(self) -> str:
         """The epoch that its numbers belong to."""
 
+    @property
+    def last_seq(self) -> int:
+        """The highest number that was given in this epoch."""
+
     def pending(self, limit: int, max_bytes: int, excluding: Sequence[Range] = ()) -> list[WireRecord]:
         """Return unsent records, the highest class first, then the oldest."""
 
@@ -60,19 +65,52 @@ class Store(Protocol):
 class Shelf:
     """A store that is being sent: this process's own, or one that another process left behind.
 
-    ``fork_reason`` is why it takes a new epoch once nothing is on its way; empty for none.
+    Parameters
+    ----------
+    store:
+        The store.
+    epoch:
+        The epoch that what is known of numbers belongs to.
+    suspects:
+        Records that were refused in company.
+    fork:
+        The new epoch that it is to take; ``None`` for none.
+    begun_books:
+        Whether it took a new epoch because the hub's books did not agree with ours: once in a life is enough.
     """
 
     store: Store
     epoch: str = ""
     suspects: Suspects = field(default_factory=Suspects)
-    fork_reason: str = ""
+    fork: Fork | None = None
+    begun_books: bool = False
 
     def follow(self) -> None:
         """Forget what was known of numbers when the store has begun a new epoch, by a fork or after damage."""
         if self.store.epoch != self.epoch:
             self.epoch = self.store.epoch
             self.suspects.forget()
+            self.fork = None
+
+    def want_fork(self, reason: str, taken: Sequence[Range] = ()) -> None:
+        """Note that a new epoch is to be taken, and numbers under which the hub holds other records."""
+        self.fork = wanted(self.fork, reason, self.store.last_seq, taken)
+
+    def pending(self, limit: int, max_bytes: int, under_way: Sequence[Range]) -> list[WireRecord]:
+        """Return records that are not on their way and may be sent now, the highest class first, then the oldest."""
+        kept_back = self.fork.kept_back() if self.fork is not None else []
+        return self.store.pending(limit, max_bytes, merge(under_way, kept_back))
+
+    def want_new_books(self, epoch: str) -> None:
+        """Note that the hub lost records of an epoch that it had acknowledged, and that this is to be lived with."""
+        if not self.begun_books and self.store.epoch == epoch:
+            self.begun_books = True
+            self.want_fork("the hub's books do not agree with ours")
+
+    def take_fork(self) -> str:
+        """Take the new epoch and return it."""
+        self.fork = None
+        return self.store.fork("numbers")
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, eq=False):
