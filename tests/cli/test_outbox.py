@@ -11,6 +11,8 @@ import pytest
 
 from skerry.cli.main import main
 from skerry.run.outbox import Item, Outbox, OutboxOptions
+from skerry.run.uplink.status import UplinkStatus
+from skerry.run.uplink.trouble import TroubleNote
 from skerry.spec.errors import OutboxError, UsageError
 from skerry.spec.units import Size
 
@@ -45,6 +47,22 @@ def test_the_status_tells_what_waits_and_what_was_lost(tmp_path: Path, capsys: p
     assert "used by no process" in text
     assert "4 waiting" in text
     assert "buried.normal  2" in text
+
+
+def test_the_status_tells_why_the_uplink_cannot_send(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with opened(tmp_path) as outbox:
+        fill(outbox)
+        folder = outbox.path.parent.parent
+    note = TroubleNote(folder)
+    note.follow(UplinkStatus(state="distrusted", why="it holds 3 of 5 records: write `mismatch: tell` at this sink"))
+    (found,) = answer(capsys, "status", str(tmp_path))["troubles"].values()
+    assert found["state"] == "distrusted"
+    assert main(["outbox", "status", str(tmp_path)]) == 0
+    assert "  distrusted: it holds 3 of 5 records: write `mismatch: tell`" in capsys.readouterr().out
+    TroubleNote(folder).follow(UplinkStatus(state="sending"))  # a restart alone mends nothing
+    assert answer(capsys, "status", str(tmp_path))["troubles"]
+    note.follow(UplinkStatus(state="idle", acknowledged=1))
+    assert not answer(capsys, "status", str(tmp_path))["troubles"]
 
 
 def test_peeking_shows_what_would_be_sent_next_and_dead_letters(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from skerry.spec.errors import OutboxError, UsageError
 
 if TYPE_CHECKING:
     from skerry.run.outbox.status import OutboxStatus
+    from skerry.run.uplink.trouble import Trouble
 
 _DESCRIPTION = """\
 Look into the outboxes of a project: what waits to be sent, what the hub refused for good (dead letters), and what was
@@ -97,13 +99,21 @@ def _status(args: argparse.Namespace, stores: Sequence[Path]) -> int:
 
     found = [look(path) for path in stores]
     if args.json:
-        return _print_json({"stores": found})
-    for place, one in enumerate(found):
-        print("\n".join([""] * bool(place) + _lines(one)))
+        troubles = {str(path): trouble for path in stores if (trouble := _trouble(path)) is not None}
+        return _print_json({"stores": found, "troubles": troubles})
+    for place, (path, one) in enumerate(zip(stores, found, strict=True)):
+        print("\n".join([""] * bool(place) + _lines(one, _trouble(path))))
     return 0
 
 
-def _lines(one: OutboxStatus) -> list[str]:
+def _trouble(store: Path) -> Trouble | None:
+    """Return what keeps the uplink of a store from sending; it is kept beside the folder of the stores."""
+    from skerry.run.uplink.trouble import read_trouble
+
+    return read_trouble(store.absolute().parent.parent)
+
+
+def _lines(one: OutboxStatus, trouble: Trouble | None) -> list[str]:
     from skerry.device.report import si
 
     head = [
@@ -111,6 +121,8 @@ def _lines(one: OutboxStatus) -> list[str]:
         f"  device {one.device}, epoch {one.epoch}, {'in use' if one.held else 'used by no process'}",
         f"  {one.pending} waiting ({si(one.size_bytes, 'B')}), {one.settled} delivered, {_letters(one.dead)}",
     ]
+    if trouble is not None:
+        head += ["", *textwrap.wrap(trouble.why, 110, initial_indent=f"  {trouble.state}: ", subsequent_indent="    ")]
     if one.forks:
         head.append(f"  new epochs: {one.forks}; the last because {one.fork_reason or 'nobody said why'}")
     rows = [(each.name, str(each.count), si(each.size_bytes, "B")) for each in reversed(one.classes) if each.count]

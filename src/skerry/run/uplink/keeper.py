@@ -14,11 +14,12 @@ from skerry.run.uplink.job import Clock, Store
 from skerry.run.uplink.link import LinkState, find_link, source_address
 from skerry.run.uplink.options import UplinkOptions
 from skerry.run.uplink.transport import Transport
+from skerry.run.uplink.trouble import TroubleNote
 from skerry.spec.errors import SkerryError
 
 _LOOK_S = 5.0  # how often the way to the hub is asked for: one system call
 _LOOK_CLOSELY_S = 300.0  # how often an interface is looked at as a whole: NetworkManager is a process
-_RENEW_S = 60.0  # how often it is asked whether a new certificate is due
+_RENEW_S = 60.0  # how long a new certificate that could not be had is waited for
 _FORCE_S = 300.0  # how often a new certificate is asked for because the hub refuses the old one
 
 
@@ -50,6 +51,8 @@ class Keeper:
         Wakes the lanes.
     retire:
         Takes back stores of others that have nothing left to send.
+    note:
+        Where trouble is kept for people to see.
     """
 
     def __init__(
@@ -63,11 +66,12 @@ class Keeper:
         renew: Renew | None,
         ring: Callable[[], None],
         retire: Callable[[Store], None] | None,
+        note: TroubleNote,
         log: logging.Logger,
     ) -> None:
         self._conductor, self._transport, self._options = conductor, transport, options
         self._clock, self._host, self._renew, self._ring, self._log = clock, host, renew, ring, log
-        self._retire = retire
+        self._retire, self._note = retire, note
         self._bell = threading.Event()
         self._address: str | None = ""
         self._looked_at = float("-inf")
@@ -80,12 +84,19 @@ class Keeper:
         """Look after everything until ``stop`` is set."""
         while not stop.is_set():
             self._bell.clear()
-            for task in (self._look_at_link, self._look_at_clock, self._look_at_certificate, self._look_at_stores):
+            for task in self._tasks():
                 try:
                     task()
                 except Exception:  # noqa: BLE001 -- whatever a system's files hold: the records go on
                     self._log.exception("the uplink's keeper failed; it goes on")
             self._bell.wait(_LOOK_S)
+        self._look_at_trouble()
+
+    def _tasks(self) -> tuple[Callable[[], None], ...]:
+        return (
+            self._look_at_link, self._look_at_clock, self._look_at_certificate, self._look_at_stores,
+            self._look_at_trouble,
+        )  # fmt: skip
 
     def wake(self) -> None:
         """Look at once."""
@@ -127,11 +138,11 @@ class Keeper:
     def _look_at_certificate(self) -> None:
         if self._renew is None or time.monotonic() < self._renew_at:
             return
-        self._renew_at = time.monotonic() + _RENEW_S
         by_force, self._by_force = self._by_force, False
         try:
             renewed = self._renew(by_force=by_force)
         except (SkerryError, OSError) as error:
+            self._renew_at = time.monotonic() + _RENEW_S
             if self._told != str(error):
                 self._told = str(error)
                 self._log.warning("the certificate cannot be renewed yet: %s", error)
@@ -142,6 +153,10 @@ class Keeper:
             self._transport.renewed()
             self._conductor.hasten()
             self._ring()
+
+    def _look_at_trouble(self) -> None:
+        """Write down what people have to mend."""
+        self._note.follow(self._conductor.status())
 
     def _look_at_stores(self) -> None:
         for store in self._conductor.emptied():

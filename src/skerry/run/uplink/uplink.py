@@ -21,6 +21,7 @@ from skerry.run.uplink.options import UplinkOptions, check_options
 from skerry.run.uplink.purse import BookOnDisk
 from skerry.run.uplink.status import UplinkStatus
 from skerry.run.uplink.transport import Lane, Transport
+from skerry.run.uplink.trouble import TroubleNote
 from skerry.spec.errors import HubError, SkerryError
 from skerry.spec.ports import Signer
 
@@ -43,7 +44,7 @@ class Uplink:
     device, signer:
         Whose records they are, and what returns who vouches for them now.
     state:
-        A folder for what must survive a restart: today's budget, and the blobs that wait.
+        A folder for what must survive a restart: today's budget, the blobs that wait, and trouble.
     clock:
         The device's clocks.
     host:
@@ -99,6 +100,7 @@ class Uplink:
             renew=renew,
             ring=self._wake_all,
             retire=retire,
+            note=TroubleNote(state),
             log=self._log,
         )
         self._blobs = BlobQueue(state / "blobs")
