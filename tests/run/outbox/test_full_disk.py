@@ -68,7 +68,8 @@ def test_others_fill_the_disk_and_make_room_again(disk: Path) -> None:
         assert set(losses) <= {"evicted.low.disk", "evicted.normal.disk", "refused.low.disk", "refused.normal.disk"}
         other.unlink()
         before = sum(outbox.losses().values())
-        outbox.put([item(30_000 + number, "low", size=500) for number in range(1000)])
+        for start in range(30_000, 31_000, 100):
+            outbox.put([item(start + number, "low", size=500) for number in range(100)])
         assert {*range(30_000, 31_000)} <= set(numbers(outbox)), "no restart was needed"
         assert sum(outbox.losses().values()) == before
         outbox._tended_us = -(10**9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 from collections.abc import Sequence
@@ -90,15 +91,22 @@ def test_what_breaks_a_commit_reaches_everybody_and_the_next_goes_on(error: Base
     assert group.run(9) == [9]
 
 
-def test_a_caller_that_leaves_holds_nobody_up() -> None:
+def test_a_caller_that_is_interrupted_takes_its_work_along_and_holds_nobody_up() -> None:
     committer, results = Committer(), dict[int, Any]()
     group: GroupCommit[Any] = GroupCommit(committer)
     first = start(group, 0, results)
     assert committer.entered.wait(20)
-    second = start(group, 1, results)
-    queued(group, 1)
-    ticket = group._queue[0]
-    group._leave(ticket)
+
+    def interrupt() -> None:
+        queued(group, 1)
+        time.sleep(0.05)
+        _thread.interrupt_main()
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        group.run(1)
+    interrupter.join()
     assert not group._queue
     third = start(group, 2, results)
     queued(group, 1)
@@ -106,10 +114,39 @@ def test_a_caller_that_leaves_holds_nobody_up() -> None:
     first.join()
     third.join()
     assert committer.groups == [[0], [2]]
-    assert ticket.gate is not None
-    ticket.gate.release()
-    second.join()
-    heir = Ticket[Any](5)
-    heir.leads = group._busy = True
-    group._leave(heir)
     assert group.run(6) == [6]
+
+
+def test_a_wake_up_that_was_lost_costs_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    committer, results = Committer(), dict[int, Any]()
+    group: GroupCommit[Any] = GroupCommit(committer)
+    first = start(group, 0, results)
+    assert committer.entered.wait(20)
+    others = [start(group, number, results) for number in (1, 2)]
+    queued(group, 2)
+    monkeypatch.setattr(group, "_wake_next", lambda: None)
+    committer.slow.set()
+    for thread in (first, *others):
+        thread.join(20)
+        assert not thread.is_alive()
+    assert sorted(results) == [0, 1, 2]
+
+
+def test_many_callers_are_all_answered_with_their_own() -> None:
+    def commit(tickets: Sequence[Ticket[int]]) -> None:
+        for ticket in tickets:
+            ticket.result = -ticket.work
+
+    group: GroupCommit[int] = GroupCommit(commit)
+    wrong: list[int] = []
+
+    def call(number: int) -> None:
+        wrong.extend(work for work in range(number * 1000, number * 1000 + 300) if group.run(work) != -work)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert wrong == []

@@ -20,7 +20,7 @@ _BUSY_MS = 5000  # another process only ever reads, or leaves a request: a wait 
 _LONGEST_LOG = 8_000_000  # bytes: a log that one large commit made longer gives the rest back
 _CLASS_TABLE = """
 CREATE TABLE {name} (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq INTEGER PRIMARY KEY,
     digest INTEGER NOT NULL,
     born_ms INTEGER NOT NULL,
     wall_ms INTEGER,
@@ -145,7 +145,7 @@ def translated(error: Exception, path: Path) -> OutboxError:
     """Return what an error of SQLite means for the outbox."""
     apsw = load_apsw()
     text = str(error) or type(error).__name__
-    if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.SchemaChangeError):
+    if isinstance(error, UnicodeDecodeError | apsw.CorruptError | apsw.NotADBError | apsw.SchemaChangeError):
         return DamagedError(f"the store is damaged: {text}", where=str(path))
     if isinstance(error, apsw.FullError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
         return DiskFullError("the disk is full", where=str(path))

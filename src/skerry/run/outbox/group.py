@@ -1,8 +1,11 @@
 """The group commit: callers that come while the disk is busy share the next commit.
 
 There is no writer thread to hand over to. The first caller who finds nobody at work does the work itself, for
-everybody who is queued, and passes the turn to the first of those who came meanwhile. So a lone caller pays for no
-change of threads, and sixty-four pay for one sync between them.
+everybody who is queued, and wakes the first of those who came meanwhile. So a lone caller pays for no change of
+threads, and sixty-four pay for one sync between them.
+
+An interrupt (Ctrl-C) may come between any two steps. The turn is held by ``with`` alone, which no interrupt can cut in
+two; a wake-up that was lost with an interrupt costs those who wait a second, after which they look for themselves.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from skerry.spec.errors import OutboxError
@@ -21,19 +25,26 @@ _SHARE_OF_COMMIT = 0.5
 _LONGEST_WAIT_S = 0.01  # on a disk whose syncs take longer, everybody is there by then
 _WORTH_IT_S = 0.001  # on a disk that is faster than that, waking callers takes longer than another sync
 _MOST_SKIPPED = 64
+_LOOK_S = 1.0
 
 
 class Ticket(Generic[Work]):
     """One caller's work, and what became of it."""
 
-    __slots__ = ("error", "gate", "leads", "result", "work")
+    __slots__ = ("done", "error", "gate", "result", "work")
 
     def __init__(self, work: Work) -> None:
         self.work = work
         self.result: Any = None
         self.error: BaseException | None = None
-        self.leads = False
+        self.done = False
         self.gate: threading.Lock | None = None
+
+    def wake(self) -> None:
+        """Wake the caller, if it sleeps."""
+        if self.gate is not None:
+            with suppress(RuntimeError):  # woken already
+                self.gate.release()
 
 
 class GroupCommit(Generic[Work]):
@@ -52,11 +63,9 @@ class GroupCommit(Generic[Work]):
 
     def __init__(self, commit: Callable[[Sequence[Ticket[Work]]], None]) -> None:
         self._commit = commit
-        self._lock = threading.Lock()
+        self._turn = threading.Lock()
         self._queue: deque[Ticket[Work]] = deque()
-        self._busy = False
-        self._complete = threading.Lock()  # released when as many have come as are waited for
-        self._complete.acquire()
+        self._complete = threading.Event()  # set when as many have come as are waited for
         self._wanted = 0
         self._callers = 1
         self._took_s = 0.0
@@ -66,95 +75,87 @@ class GroupCommit(Generic[Work]):
     def run(self, work: Work) -> Any:
         """Return the result of the work once its group is committed; raises what became of it instead."""
         ticket = Ticket(work)
-        with self._lock:
-            if self._busy:
-                ticket.gate = threading.Lock()
-                ticket.gate.acquire()
-                self._queue.append(ticket)
-                if self._wanted and len(self._queue) >= self._wanted:
-                    self._wanted = 0
-                    self._complete.release()
-            else:
-                self._busy = ticket.leads = True
-        if ticket.gate is not None:
+        if self._turn.locked():
+            gate = ticket.gate = threading.Lock()
+            gate.acquire()
+            self._queue.append(ticket)
             try:
-                ticket.gate.acquire()
-            except BaseException:  # Ctrl-C in a caller that waits
-                self._leave(ticket)
+                self._wait(ticket, gate)
+            except BaseException:  # Ctrl-C in a caller that waits: what it brought is not stored any more
+                with suppress(ValueError):
+                    self._queue.remove(ticket)
+                self._wake_next()  # it may have been this one's turn
                 raise
-        if ticket.leads:
+        else:
+            self._queue.append(ticket)
+        if not ticket.done:
             self._lead(ticket)
         if ticket.error is not None:
             raise ticket.error
         return ticket.result
 
-    def _leave(self, ticket: Ticket[Work]) -> None:
-        """Take back what a caller brought who does not wait any more, or pass on the turn that it was given."""
-        with self._lock:
-            if ticket in self._queue:
-                self._queue.remove(ticket)
-                return
-        if ticket.leads:
-            self._pass_on(1)
+    def _wait(self, ticket: Ticket[Work], gate: threading.Lock) -> None:
+        """Wait until the ticket is done, or nobody is at work who would do it."""
+        if self._wanted and len(self._queue) >= self._wanted:
+            self._complete.set()
+        while not ticket.done and self._turn.locked():
+            gate.acquire(timeout=_LOOK_S)
 
     def _lead(self, own: Ticket[Work]) -> None:
-        group = [own]
+        try:
+            with self._turn:
+                if not own.done:
+                    self._do(own)
+        finally:
+            self._wake_next()
+
+    def _wake_next(self) -> None:
+        """Let the first who waits take the turn; who comes later has seen that it is free."""
+        with suppress(IndexError):
+            self._queue[0].wake()
+
+    def _do(self, own: Ticket[Work]) -> None:
+        """Commit for all who are there, one's own work among it; everybody is told, whatever happens."""
+        group: list[Ticket[Work]] = []
         began = time.perf_counter()
         try:
             if self._callers > 1:
                 self._gather()
-            with self._lock:
-                group += self._queue
-                self._queue.clear()
+            while self._queue:
+                group.append(self._queue.popleft())
             began = time.perf_counter()
+            if own not in group:
+                raise OutboxError("the commit was interrupted")  # with the group of a caller that was, a second ago
             self._commit(group)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must not wait for ever
-            self._fail(group, error)
-        self._took_s = time.perf_counter() - began
-        self._pass_on(len(group))
-        for ticket in group[1:]:
-            if ticket.gate is not None:
-                ticket.gate.release()
+        except BaseException as error:
+            self._fail(own, group, error)
+            raise
+        finally:
+            self._took_s = time.perf_counter() - began
+            self._callers = len(group) + len(self._queue)
+            for ticket in group:
+                ticket.done = True
+                if ticket is not own:
+                    ticket.wake()
 
-    def _fail(self, group: Sequence[Ticket[Work]], error: BaseException) -> None:
+    def _fail(self, own: Ticket[Work], group: Sequence[Ticket[Work]], error: BaseException) -> None:
         """Tell a group that its commit was broken off; only the leader was sent a Ctrl-C."""
-        with self._lock:
-            self._wanted = 0
-            self._complete.acquire(blocking=False)
-        for ticket in group[1:]:
-            if ticket.result is None and ticket.error is None:
+        for ticket in group:
+            if ticket is not own and ticket.result is None and ticket.error is None:
                 ticket.error = error if isinstance(error, Exception) else OutboxError("the commit was interrupted")
-        group[0].error = error
 
     def _gather(self) -> None:
         """Wait until most of those who called lately are there, if that has been worth it."""
         if self._skip > 0 or self._took_s < _WORTH_IT_S:
             self._skip = max(self._skip - 1, 0)
             return
-        with self._lock:
-            wanted = int(self._callers * _MOST) - 1
-            if len(self._queue) >= wanted:
-                return
-            self._wanted = wanted
-        if self._complete.acquire(timeout=min(self._took_s * _SHARE_OF_COMMIT, _LONGEST_WAIT_S)):
+        self._complete.clear()
+        self._wanted = int(self._callers * _MOST)
+        if len(self._queue) >= self._wanted or self._complete.wait(
+            min(self._took_s * _SHARE_OF_COMMIT, _LONGEST_WAIT_S)
+        ):
             self._in_vain = 0
-            return
-        with self._lock:
-            if self._wanted:
-                self._wanted = 0
-                self._in_vain += 1
-                self._skip = min(2**self._in_vain, _MOST_SKIPPED)
-                return
-        self._complete.acquire()  # they came in the very moment
-
-    def _pass_on(self, group: int) -> None:
-        """Give the turn to the first who waits."""
-        with self._lock:
-            self._callers = group + len(self._queue)
-            if not self._queue:
-                self._busy = False
-                return
-            heir = self._queue.popleft()
-            heir.leads = True
-        if heir.gate is not None:
-            heir.gate.release()
+        else:
+            self._in_vain += 1
+            self._skip = min(2**self._in_vain, _MOST_SKIPPED)
+        self._wanted = 0

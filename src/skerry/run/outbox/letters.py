@@ -37,6 +37,7 @@ def bury(store: Store, seq: int, reason: str, limit: int) -> bool:
         if gone:
             losses["dead.dropped"] = gone
         tables.count_losses(connection, losses)
+        tables.keep_last_seq(connection, store.last_seq)
         return priority, len(payload) + OVERHEAD_BYTES
 
     taken = store.transaction(work)

@@ -12,24 +12,26 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from skerry.run.outbox import folder, letters, requests
+from skerry.run.outbox import folder, heirs, letters, requests
 from skerry.run.outbox.clock import Clock, SystemClock
 from skerry.run.outbox.database import DamagedError
 from skerry.run.outbox.group import GroupCommit, Ticket
 from skerry.run.outbox.item import Instant, Item, ItemsRefusedError, Packed, Packer, unpack
 from skerry.run.outbox.options import OutboxOptions
 from skerry.run.outbox.recovery import opened
+from skerry.run.outbox.salvage import Known
 from skerry.run.outbox.status import DeadLetter, OutboxStatus, status_of
 from skerry.run.outbox.store import Store
+from skerry.run.outbox.successor import known_of
+from skerry.run.outbox.tables import gaps
 from skerry.spec.errors import OutboxError
-from skerry.wire.ranges import Range, merge
+from skerry.wire.ranges import Range, from_numbers, merge
 from skerry.wire.record import WireRecord
 
 Answer = TypeVar("Answer")
 _TEND_US = 1_000_000  # how often what is not urgent is looked after
 _EXPIRE_US = 10_000_000  # how often records are looked for that are too old: it reads the whole store
 _REST = 50  # times as long as the last such look took, nobody looks again: a large store is not read all the time
-_END = 2**63 - 1
 
 
 class Outbox:
@@ -84,20 +86,32 @@ class Outbox:
 
     def _open(self, lock: folder.StoreLock, device: str) -> None:
         self._lock = lock
-        self._turn = threading.RLock()
-        self._arrival = threading.Condition()
-        self._waiting = 0
-        self._closed = False
+        self._closed = self._disowned = False
+        self._make_locks()
         self._tended_us = self._expired_us = self._clock.mono_us()
         self._expiring_us = 0
-        self._group: GroupCommit[list[Packed]] = GroupCommit(self._commit)
         try:
             self._store = self._open_store(device)
         except BaseException:
             lock.release()
             raise
+        heirs.enlist(self)
 
-    def _open_store(self, device: str, known: Sequence[int] | None = None) -> Store:
+    def _make_locks(self) -> None:
+        self._turn = threading.RLock()
+        self._arrival = threading.Condition()
+        self._waiting = 0
+        self._group: GroupCommit[list[Packed]] = GroupCommit(self._commit)
+
+    def disown(self) -> None:
+        """In a forked process: leave the store to the parent, who has it."""
+        self._make_locks()  # another thread of the parent's may have held them
+        if not self._closed:
+            self._closed = self._disowned = True
+            heirs.never_close(self._store.connection)
+            self._lock.release()
+
+    def _open_store(self, device: str, known: Known | None = None) -> Store:
         return opened(
             self._lock.path,
             device=device,
@@ -159,8 +173,10 @@ class Outbox:
 
     def _commit(self, group: Sequence[Ticket[list[Packed]]]) -> None:
         """Store what several callers brought, in one transaction; alone where one of them spoils it."""
+        records = group[0].work if len(group) == 1 else [record for ticket in group for record in ticket.work]
+        begun = self._store.last_seq
         try:
-            seqs = self._using(lambda store: store.add([record for ticket in group for record in ticket.work]))
+            seqs = self._using(lambda store: store.add(records))
         except OutboxError as error:
             if len(group) == 1:
                 group[0].error = error
@@ -168,37 +184,74 @@ class Outbox:
             for ticket in group:
                 self._commit([ticket])
             return
-        start = 0
-        for ticket in group:
-            ticket.result = seqs[start : start + len(ticket.work)]
-            start += len(ticket.work)
+        except BaseException:  # Ctrl-C in the one who commits for all: the others want to know what became of theirs
+            self._share_out(group, self._numbers_since(begun, len(records)))
+            raise
+        self._share_out(group, seqs)
         if self._waiting:
             self._announce()
+
+    def _share_out(self, group: Sequence[Ticket[list[Packed]]], seqs: list[int]) -> None:
+        start = 0
+        for ticket in group if seqs else ():
+            ticket.result = seqs[start : start + len(ticket.work)]
+            start += len(ticket.work)
+
+    def _numbers_since(self, begun: int, count: int) -> list[int]:
+        """Return the numbers of records whose commit was interrupted, or none if they were not stored."""
+        with contextlib.suppress(OutboxError):
+            reached = self._using(lambda store: store.last_seq)
+            return list(range(begun + 1, begun + 1 + count)) if reached >= begun + count else []
+        return []
 
     def _using(self, work: Callable[[Store], Answer]) -> Answer:
         """Run work on the store, in turn; on a damaged one, put it aside and run the work on its successor."""
         with self._turn:
             if self._closed:
-                raise OutboxError("the outbox is closed", where=str(self.path))
+                raise self._closed_error()
             try:
                 if self._store.abandoned:
                     raise DamagedError("the store has no successor yet")
-                answer = work(self._store)
+                answer = self._surely(work)
             except DamagedError:
                 self._replace()
-                answer = work(self._store)
+                answer = self._surely(work)
             try:
                 self._tend()
             except DamagedError:
                 self._store.abandon()  # the next caller finds it so
             except OutboxError:
-                pass  # what the caller wanted is done; this is tried again
+                self._store.in_doubt = False  # what the caller wanted is done; this is tried again
             return answer
+
+    def _closed_error(self) -> OutboxError:
+        if not self._disowned:
+            return OutboxError("the outbox is closed", where=str(self.path))
+        return OutboxError(
+            "this outbox belongs to the process that opened it",
+            where=str(self.path),
+            hint="open one in this process too: it gets a store of its own",
+        )
+
+    def _surely(self, work: Callable[[Store], Answer]) -> Answer:
+        """Run work on the store; after an interrupt in the midst of it, what memory says is read again first."""
+        store = self._store
+        if store.in_doubt:
+            store.clear_doubt()
+        store.in_doubt = True
+        try:
+            answer = work(store)
+        except OutboxError:
+            store.in_doubt = False
+            raise
+        store.in_doubt = False
+        return answer
 
     def _replace(self) -> None:
         damaged = self._store
         damaged.abandon()
-        self._store = self._open_store(damaged.device, known=list(damaged.counts))
+        self._store = self._open_store(damaged.device, known=known_of(damaged))
+        self._store.under_way = damaged.under_way
 
     def _tend(self) -> None:
         """Look after what is not urgent: the log, old records, the ballast, and what the command line asked for."""
@@ -208,6 +261,11 @@ class Outbox:
         if now - self._tended_us < _TEND_US:
             return
         self._tended_us = now
+        store.in_doubt = True
+        self._tend_now(store, now)
+        store.in_doubt = False
+
+    def _tend_now(self, store: Store, now: int) -> None:
         if now - self._expired_us >= max(_EXPIRE_US, self._expiring_us * _REST):
             begin = time.monotonic_ns()
             store.expire()
@@ -237,14 +295,14 @@ class Outbox:
         """
         if limit < 1:
             return []
-        gaps = _gaps(merge(excluding))
-        return self._using(lambda store: self._read_pending(store, limit, max_bytes, gaps))
+        taken = merge(excluding)
+        return self._using(lambda store: self._read_pending(store, limit, max_bytes, taken))
 
-    def _read_pending(self, store: Store, limit: int, max_bytes: int, gaps: list[Range]) -> list[WireRecord]:
+    def _read_pending(self, store: Store, limit: int, max_bytes: int, taken: list[Range]) -> list[WireRecord]:
         found: list[WireRecord] = []
         spoiled: list[int] = []
         size = 0
-        for seq, priority, digest, payload in store.waiting(gaps):
+        for seq, priority, digest, payload in store.waiting(gaps(taken)):
             size += len(payload)
             if found and size > max_bytes:
                 break
@@ -256,6 +314,8 @@ class Outbox:
                 break
         if spoiled:
             store.discard(spoiled)
+        if limit > 1 or taken:  # or somebody only looks whether there is anything
+            store.under_way = merge(taken, from_numbers(record.seq for record in found))
         return found
 
     def settle(self, ranges: Iterable[Range], *, epoch: str | None = None, told: dict[str, int] | None = None) -> int:
@@ -388,13 +448,3 @@ class Outbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _gaps(taken: Sequence[Range]) -> list[Range]:
-    """Return what lies between merged ranges."""
-    gaps, start = [], 1
-    for first, last in taken:
-        if first > start:
-            gaps.append((start, first - 1))
-        start = last + 1
-    return [*gaps, (start, _END)]

@@ -11,27 +11,26 @@ next opening either begins again or only has to finish:
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from skerry.run.outbox.ballast import Ballast
 from skerry.run.outbox.database import DamagedError, DiskFullError
-from skerry.run.outbox.options import PRIORITIES
-from skerry.run.outbox.salvage import Salvaged, salvage
+from skerry.run.outbox.salvage import Known, Wreck
 from skerry.run.outbox.store import Store
+from skerry.run.outbox.successor import take_over
 from skerry.spec.errors import OutboxError
 
 _PARTS = ("", "-wal", "-shm")
 
 
-def opened(path: Path, *, known: Sequence[int] | None = None, **settings: Any) -> Store:
+def opened(path: Path, *, known: Known | None = None, **settings: Any) -> Store:
     """Open a store; a damaged one is put aside first.
 
     Parameters
     ----------
     known:
-        How many records of each class the damaged store held, where that is known: it was open until now.
+        What the damaged store knew of itself, when it was open until now.
     settings:
         What :class:`~skerry.run.outbox.store.Store` takes.
     """
@@ -43,9 +42,9 @@ def opened(path: Path, *, known: Sequence[int] | None = None, **settings: Any) -
         return _opened(path, known, settings)
 
 
-def _opened(path: Path, known: Sequence[int] | None, settings: dict[str, Any]) -> Store:
+def _opened(path: Path, known: Known | None, settings: dict[str, Any]) -> Store:
     _finish(path)
-    if known is None:
+    if known is None and not _is_cut_off(path):
         try:
             return Store(path, **settings)
         except DamagedError:
@@ -55,6 +54,12 @@ def _opened(path: Path, known: Sequence[int] | None, settings: dict[str, Any]) -
     except OSError as error:
         raise OutboxError(f"a damaged store cannot be put aside: {error.strerror}", where=str(path)) from error
     return Store(path, **settings)
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Tell whether a file is empty that was not: SQLite would take it for a new one, and delete its log."""
+    log = path.with_name(path.name + "-wal")
+    return path.exists() and path.stat().st_size == 0 and log.exists() and log.stat().st_size > 0
 
 
 def successor_of(path: Path) -> Path:
@@ -73,15 +78,19 @@ def _finish(path: Path) -> None:
         _rename(path, successor)
 
 
-def _succeed(path: Path, known: Sequence[int] | None, settings: dict[str, Any]) -> None:
+def _succeed(path: Path, known: Known | None, settings: dict[str, Any]) -> None:
     successor = successor_of(path)
     _remove(successor)
     store = Store(successor, **settings)
+    wreck = Wreck(path, settings["vfs"])
     try:
-        _take_over(store, salvage(path, settings["vfs"]), known)
+        take_over(store, wreck, known)
+        store.adopt_mark()
     except BaseException:
         store.abandon()
         raise
+    finally:
+        wreck.close()
     store.ballast.give_up()
     store.close()
     if not store.is_whole:
@@ -125,17 +134,3 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _take_over(store: Store, found: Salvaged, known: Sequence[int] | None) -> None:
-    """Put salvaged records and letters into a new store, and count what is missing."""
-    saved = [0] * len(PRIORITIES)
-    for record in found.records:
-        saved[record.priority] += 1
-    losses = {"damaged.stores": 1}
-    for priority, count in enumerate(known or ()):
-        if count > saved[priority]:
-            losses[f"damaged.{PRIORITIES[priority]}"] = count - saved[priority]
-    for name, count in found.losses.items():
-        losses[name] = losses.get(name, 0) + count
-    store.take_over(found, losses)

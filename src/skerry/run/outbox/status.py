@@ -71,7 +71,7 @@ def status_of(connection: apsw.Connection, path: Path, held: tuple[list[int], li
     ``held`` are bytes and records by class where they are known: counting them reads the whole store.
     """
     values = tables.read_values(connection)
-    sizes, counts = held or tables.held(connection)
+    sizes, counts = held or tables.held(connection)[:2]
     dead, dead_bytes = dead_held(connection)
     return OutboxStatus(
         file=str(path),

@@ -17,7 +17,6 @@ from skerry.run.outbox.item import OVERHEAD_BYTES, Packed
 from skerry.run.outbox.life import Life
 from skerry.run.outbox.options import PRIORITIES, OutboxOptions
 from skerry.run.outbox.room import make_room
-from skerry.run.outbox.salvage import Salvaged
 from skerry.run.outbox.squeeze import EMPTY, FILL, PAGE_BYTES, Squeeze
 from skerry.spec.errors import OutboxError, OutboxFullError
 from skerry.wire.ranges import Range
@@ -52,7 +51,7 @@ class Store:
         self._caps = [options.cap_of(number) for number in range(len(PRIORITIES))]
         self._cap = int(options.max_size)
         self._slack = min(self._cap // _SLACK_SHARE, _MOST_SLACK)
-        self._error = load_apsw().Error
+        self._error = (load_apsw().Error, UnicodeDecodeError)  # the latter for a damaged text
         self.ballast = Ballast(path, int(options.ballast))
         reserved = int(options.log_bytes * _LOG_SHARE / _FRAME_BYTES)
         self._log_limit = max(reserved, 50) if options.log_bytes else _LOG_PAGES
@@ -62,6 +61,10 @@ class Store:
         self.connection.set_wal_hook(self._note_log)
         self.unwritten: dict[str, int] = {}
         """Losses that could not be written down yet, because nothing could."""
+        self.under_way: list[Range] = []
+        """Numbers that may be on their way to the hub: they are given up last, or they would be lost and delivered."""
+        self.in_doubt = False
+        """Whether memory and file may differ, because an interrupt came between a commit and its counting."""
         with self._closing_on_error():
             self._read(device, clock)
 
@@ -91,21 +94,36 @@ class Store:
             values |= tables.mark_values(self.life.mark())
             self.within(lambda: tables.write_values(self.connection, values))
             self.checkpoint()  # or the file itself would not yet tell what it is
-        self.device, self.epoch = str(values["device"]), str(values["epoch"])
-        self.settled, self.checksum = int(values["settled"]), int(values["checksum"]) % 2**64
-        self.forks = int(values["forks"])
+        self._read_values(values)
         if mark is None or mark.boot != self.life.boot:
             # Before anything is born in this boot: by the mark alone the next opening knows what that is counted from.
             with contextlib.suppress(DiskFullError):
                 self.transaction(self._write_down)
         if self.path.stat().st_size <= _CHECKED_BYTES:
             tables.check(self.connection)
-        self.last_seq = tables.last_seq(self.connection)
-        self.sizes, self.counts = tables.held(self.connection)
-        self.mortal = tables.mortal(self.connection)
+        self._count_held()
         if self.device != device:
             self.fork(f"this store was {self.device}'s", device=device)
         self.ballast.take()
+
+    def _count_held(self) -> None:
+        self.last_seq = tables.last_seq(self.connection)
+        self.sizes, self.counts, self.mortal = tables.held(self.connection)
+
+    def _read_values(self, values: dict[str, Any]) -> None:
+        self.device, self.epoch = str(values["device"]), str(values["epoch"])
+        self.settled, self.checksum = int(values["settled"]), int(values["checksum"]) % 2**64
+        self.forks = int(values["forks"])
+
+    def clear_doubt(self) -> None:
+        """Read again what is kept in memory, after an interrupt: a number must not be given twice."""
+        self._roll_back()
+        try:
+            self._read_values(tables.read_values(self.connection))
+            self._count_held()
+        except self._error as error:
+            raise translated(error, self.path) from error
+        self.in_doubt = False
 
     def _reserve(self) -> None:
         """Write the log, and through it the database, out to their size."""
@@ -130,7 +148,7 @@ class Store:
             self.transaction(self._write_down)
         with contextlib.suppress(OutboxError):
             self.is_whole = self.checkpoint()
-        with contextlib.suppress(self._error):
+        with contextlib.suppress(*self._error):
             # With a limit, the log would be cut to nothing now; a full disk may not give the space back.
             self.connection.execute("PRAGMA journal_size_limit = -1").fetchall()
             self.connection.close()
@@ -144,7 +162,7 @@ class Store:
     def abandon(self) -> None:
         """Close it as it is; it is of no use any more."""
         self.abandoned = True
-        with contextlib.suppress(self._error):
+        with contextlib.suppress(*self._error):
             self.connection.close(True)
 
     # -- transactions ------------------------------------------------------------------------------------------------
@@ -177,7 +195,7 @@ class Store:
 
     def _roll_back(self) -> None:
         if self.connection.in_transaction:
-            with contextlib.suppress(self._error):
+            with contextlib.suppress(*self._error):
                 self.connection.execute("ROLLBACK")
 
     def read(self, work: Callable[[], Answer]) -> Answer:
@@ -265,24 +283,6 @@ class Store:
                 if ttl_ms is not None:
                     self.mortal = True
 
-    def take_over(self, found: Salvaged, losses: dict[str, int]) -> None:
-        """Store what was saved of another store, all of it or nothing; raises ``DiskFullError`` and ``OutboxError``."""
-        life = Life(self._clock, found.mark)
-
-        def work() -> None:
-            for text, values in tables.inserts(self.last_seq + 1, found.records):
-                self.connection.execute(text, values)
-            self.connection.executemany(
-                "INSERT INTO dead (epoch, seq, priority, digest, reason, payload) VALUES (?, ?, ?, ?, ?, ?)",
-                found.letters,
-            )
-            tables.count_losses(self.connection, losses)
-            tables.write_values(self.connection, tables.mark_values(life.mark()))
-
-        self.transaction(work)
-        self.life = life
-        self.remember(found.records)
-
     def _execute(self, text: str, values: list[Any]) -> None:
         try:
             self.connection.execute(text, values)
@@ -295,9 +295,10 @@ class Store:
     ) -> list[tuple[int, int]]:
         freed = []
         for priority, need in enumerate(evicting or [0] * len(PRIORITIES)):
-            size, count = tables.evict(self.connection, priority, need) if need else (0, 0)
+            size, count = tables.evict(self.connection, priority, need, self.under_way) if need else (0, 0)
             if count:
                 _count(losses, f"evicted.{PRIORITIES[priority]}.{cause}", count)
+                tables.keep_last_seq(self.connection, self.last_seq)
             freed.append((size, count))
         for text, values in statements:
             self.connection.execute(text, values)
@@ -354,8 +355,8 @@ class Store:
         return number
 
     def _write_audit(self, settled: int, checksum: int) -> None:
-        signed = checksum - 2**64 if checksum >= 2**63 else checksum
-        tables.write_values(self.connection, {"settled": settled, "checksum": signed})
+        values = {"settled": settled, "checksum": tables.signed(checksum), "last_seq": self.last_seq}
+        tables.write_values(self.connection, values)
 
     def waiting(self, gaps: Sequence[Range]) -> Iterator[tables.Row]:
         """Yield the rows within ranges of numbers, the highest class first, within it the oldest."""
@@ -371,6 +372,7 @@ class Store:
             sizes, counts, _, _ = tables.take_out(self.connection, [(seq, seq) for seq in spoiled])
             losses = {f"damaged.{PRIORITIES[number]}": count for number, count in enumerate(counts) if count}
             tables.count_losses(self.connection, losses)
+            tables.keep_last_seq(self.connection, self.last_seq)
             return sizes, counts
 
         for priority, (size, count) in enumerate(zip(*self.transaction(work), strict=True)):
@@ -386,9 +388,11 @@ class Store:
         now = self._now()
 
         def work() -> list[tuple[int, int]]:
-            gone = [tables.expire(self.connection, number, now) for number in range(len(PRIORITIES))]
+            gone = [tables.expire(self.connection, number, now, self.under_way) for number in range(len(PRIORITIES))]
             losses = {f"expired.{PRIORITIES[number]}": count for number, (_, count) in enumerate(gone) if count}
             tables.count_losses(self.connection, losses)
+            if losses:
+                tables.keep_last_seq(self.connection, self.last_seq)
             return gone
 
         gone = self.transaction(work)
@@ -408,6 +412,10 @@ class Store:
         self.transaction(work)
         self.device, self.epoch, self.settled, self.checksum, self.forks = name, epoch, 0, 0, self.forks + 1
         return epoch
+
+    def adopt_mark(self) -> None:
+        """Go on with the life that is written down, another store's."""
+        self.life = Life(self._clock, tables.read_mark(tables.read_values(self.connection)))
 
     def write_down(self) -> None:
         """Write down how long the store has lived, and losses that only memory knows."""

@@ -14,6 +14,7 @@ from skerry.wire.ranges import Range
 if TYPE_CHECKING:
     import apsw
 
+_END = 2**63 - 1
 _ROWS_IN_ONE = 64  # rows of one statement: the interpreter's lock is then taken once for all of them
 Row = tuple[int, int, int, bytes]
 """seq, priority, digest, payload."""
@@ -55,21 +56,33 @@ def check(connection: apsw.Connection) -> None:
         raise DamagedError(f"the store is damaged: {found}")
 
 
-def held(connection: apsw.Connection) -> tuple[list[int], list[int]]:
-    """Return bytes and records by class."""
-    sizes, counts = [], []
+def held(connection: apsw.Connection) -> tuple[list[int], list[int], bool]:
+    """Return bytes and records by class, and whether any has a time to live; reads the whole store, once."""
+    sizes, counts, mortals = [], [], 0
     for table in PRIORITIES:
-        found = one_row(connection, f"SELECT coalesce(sum(length(payload)), 0), count(*) FROM {table}")
-        sizes.append(found[0] + OVERHEAD_BYTES * found[1])
-        counts.append(found[1])
-    return sizes, counts
+        query = f"SELECT coalesce(sum(length(payload)), 0), count(*), count(ttl_ms) FROM {table}"
+        size, count, mortal = one_row(connection, query)
+        sizes.append(size + OVERHEAD_BYTES * count)
+        counts.append(count)
+        mortals += mortal
+    return sizes, counts, mortals > 0
 
 
 def last_seq(connection: apsw.Connection) -> int:
-    """Return the highest number that was ever given, those of records that are gone included."""
-    marks = ",".join("?" * len(PRIORITIES))
-    query = f"SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name IN ({marks})"
-    return int(one_row(connection, query, PRIORITIES)[0])
+    """Return the highest number that was ever given, those of records that are gone included.
+
+    It is that of the newest record, or what :func:`keep_last_seq` has written down whenever records went. A table with
+    ``AUTOINCREMENT`` would write one more page with every commit.
+    """
+    query = "SELECT max(coalesce((SELECT max(seq) FROM low), 0), coalesce((SELECT max(seq) FROM normal), 0),"
+    query += " coalesce((SELECT max(seq) FROM high), 0), coalesce((SELECT max(seq) FROM critical), 0),"
+    query += " coalesce((SELECT value FROM store WHERE name = 'last_seq'), 0))"
+    return int(one_row(connection, query)[0])
+
+
+def keep_last_seq(connection: apsw.Connection, last: int) -> None:
+    """Write down the highest number that was given, within the transaction that deletes records."""
+    write_values(connection, {"last_seq": last})
 
 
 def newest_birth(connection: apsw.Connection) -> int:
@@ -118,7 +131,10 @@ def waiting(
 
 
 def take_out(connection: apsw.Connection, ranges: Iterable[Range]) -> tuple[list[int], list[int], int, int]:
-    """Delete ranges of numbers; return bytes and records by class, how many, and the sum of their digests mod 2^64."""
+    """Delete ranges of numbers; return bytes and records by class, how many, and the sum of their digests mod 2^64.
+
+    Whoever calls this, :func:`evict` or :func:`expire` calls :func:`keep_last_seq` in the same transaction.
+    """
     sizes, counts = [0] * len(PRIORITIES), [0] * len(PRIORITIES)
     checksum = 0
     for first, last in ranges:
@@ -132,32 +148,56 @@ def take_out(connection: apsw.Connection, ranges: Iterable[Range]) -> tuple[list
     return sizes, counts, sum(counts), checksum % 2**64
 
 
-def evict(connection: apsw.Connection, priority: int, need: int) -> tuple[int, int]:
-    """Delete the oldest records of a class until ``need`` bytes are free; return the bytes and the records."""
+def evict(connection: apsw.Connection, priority: int, need: int, under_way: Sequence[Range]) -> tuple[int, int]:
+    """Delete the oldest records of a class until ``need`` bytes are free; return the bytes and the records.
+
+    Those that may be on their way to the hub go last.
+    """
     table = PRIORITIES[priority]
     freed = gone = 0
-    up_to = None
-    for seq, length in connection.execute(f"SELECT seq, length(payload) FROM {table} ORDER BY seq"):
-        freed, gone, up_to = freed + length + OVERHEAD_BYTES, gone + 1, seq
+    for first, last in (*gaps(under_way), *under_way):
         if freed >= need:
             break
-    if up_to is not None:
-        connection.execute(f"DELETE FROM {table} WHERE seq <= ?", (up_to,))
+        up_to = None
+        query = f"SELECT seq, length(payload) FROM {table} WHERE seq BETWEEN ? AND ? ORDER BY seq"
+        for seq, length in connection.execute(query, (first, last)):
+            freed, gone, up_to = freed + length + OVERHEAD_BYTES, gone + 1, seq
+            if freed >= need:
+                break
+        if up_to is not None:
+            connection.execute(f"DELETE FROM {table} WHERE seq BETWEEN ? AND ?", (first, up_to))
     return freed, gone
 
 
-def expire(connection: apsw.Connection, priority: int, now: Now) -> tuple[int, int]:
-    """Delete what is too old; return bytes and records."""
-    gone: list[tuple[Any, ...]] = connection.execute(
-        f"DELETE FROM {PRIORITIES[priority]} WHERE {_TOO_OLD} RETURNING length(payload)", now.bindings()
-    ).fetchall()
-    return sum(int(size) for (size,) in gone) + OVERHEAD_BYTES * len(gone), len(gone)
+def expire(connection: apsw.Connection, priority: int, now: Now, under_way: Sequence[Range]) -> tuple[int, int]:
+    """Delete what is too old, but what may be on its way to the hub; return bytes and records."""
+    query = f"DELETE FROM {PRIORITIES[priority]} WHERE seq BETWEEN :first AND :last AND {_TOO_OLD}"
+    size = count = 0
+    for first, last in gaps(under_way):
+        bindings = {"first": first, "last": last, **now.bindings()}
+        gone: list[tuple[Any, ...]] = connection.execute(f"{query} RETURNING length(payload)", bindings).fetchall()
+        size += sum(int(length) for (length,) in gone) + OVERHEAD_BYTES * len(gone)
+        count += len(gone)
+    return size, count
 
 
-def mortal(connection: apsw.Connection) -> bool:
-    """Tell whether any record has a time to live."""
-    query = "SELECT EXISTS (SELECT 1 FROM {} WHERE ttl_ms IS NOT NULL)"
-    return any(one_row(connection, query.format(table))[0] for table in PRIORITIES)
+def gaps(taken: Sequence[Range]) -> list[Range]:
+    """Return the numbers that are not in merged ranges.
+
+    >>> gaps([(1, 3), (7, 7)])
+    [(4, 6), (8, 9223372036854775807)]
+    """
+    found, start = [], 1
+    for first, last in taken:
+        if first > start:
+            found.append((start, first - 1))
+        start = last + 1
+    return [*found, (start, _END)]
+
+
+def signed(checksum: int) -> int:
+    """Return a sum mod 2^64 as SQLite has its integers."""
+    return checksum - 2**64 if checksum >= 2**63 else checksum
 
 
 def read_values(connection: apsw.Connection) -> dict[str, Any]:
