@@ -243,6 +243,8 @@ def test_a_disk_that_is_full_refuses_and_goes_on_when_there_is_room(
         (["--listen", "127.0.0.1:0", "--database", "mysql://x"], "no database"),
         (["--limit", "max_blobs=1GB"], "max_blob"),
         (["--limit", "max_blob=1 parsec"], "unit"),
+        (["--keep", "30 moons"], "keep"),
+        (["--keep-size", "30d"], "keep_size"),
     ],
 )
 def test_what_cannot_be_is_told(

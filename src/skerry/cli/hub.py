@@ -50,6 +50,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="take batches from a broker too: mqtt(s)://HOST, nats://HOST",
     )  # fmt: skip
     parser.add_argument(
+        "--keep", metavar="AGE", help="delete records older than that (30d) once every egress has them; default: never"
+    )
+    parser.add_argument("--keep-size", metavar="SIZE", help="delete the oldest records beyond that (20GB), likewise")
+    parser.add_argument(
         "--limit", action="append", default=[], metavar="NAME=VALUE",
         help="another limit than the default, such as max_blob=4GB; the page on the hub tells them",
     )  # fmt: skip
@@ -68,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         HubSetup(
             data=args.data, host=host, port=port, database=args.database, authority=args.authority,
             names=tuple(args.name), egress=tuple(args.egress), transports=tuple(args.transport),
-            options=_limits(args.limit),
+            options=_limits([*args.limit, *_keeping(args)]),
         )
     )  # fmt: skip
 
@@ -87,6 +91,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _keeping(args: argparse.Namespace) -> list[str]:
+    """Return how long and how much to keep, as limits."""
+    named = {"keep": args.keep, "keep_size": args.keep_size}
+    return [f"{name}={value}" for name, value in named.items() if value is not None]
+
+
 def _limits(texts: list[str]) -> HubOptions:
     """Return the options of a hub with these limits; raises ``UsageError`` for a name or a value that is none."""
     import msgspec
@@ -100,7 +110,7 @@ def _limits(texts: list[str]) -> HubOptions:
         return msgspec.convert(given, HubOptions, strict=False, dec_hook=decode_unit)
     except (msgspec.ValidationError, ValueError) as error:
         names = ", ".join(HubOptions.__struct_fields__)
-        raise UsageError(f"--limit cannot be read: {error}", expected=f"NAME=VALUE of {names}") from error
+        raise UsageError(f"a limit cannot be read: {error}", expected=f"NAME=VALUE of {names}") from error
 
 
 def _address(text: str) -> tuple[str, int]:

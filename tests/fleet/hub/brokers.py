@@ -57,12 +57,12 @@ class Receiver:
 class NatsServer:
     """A nats-server with JetStream on a free loopback port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         executable = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/local/sbin")
         if executable is None:
             pytest.skip("nats-server is not installed: make system-deps")
         self.port = free_port()
-        self._command = [executable, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(folder)]
+        self._command = [executable, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(folder), *more]
         self.start()
 
     @property

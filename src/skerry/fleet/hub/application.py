@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from skerry.fleet.hub import dead_routes, export_routes, health_routes, record_routes, stream_routes
+from skerry.fleet.hub import dead_routes, egress_routes, export_routes, health_routes, record_routes, stream_routes
 from skerry.fleet.hub.answers import Refusal, refusal_of
 from skerry.fleet.hub.batches import BatchesApp
 from skerry.fleet.hub.blob_routes import PREFIX, BlobsApp
@@ -19,7 +19,7 @@ except ImportError as error:
     raise DependencyError("a hub needs the package litestar", hint="pip install 'skerry[hub]'") from error
 
 BATCHES = "/v1/batches"
-ROUTES = (health_routes, record_routes, stream_routes, export_routes, dead_routes)
+ROUTES = (health_routes, record_routes, stream_routes, export_routes, dead_routes, egress_routes)
 PROBLEM = "application/problem+json"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -52,16 +53,14 @@ class BatchesApp:
         limit = int(self._options.max_body)
         size = declared_length(headers_of(scope), limit)
         held = limit if size is None else size
-        try:
-            self._reception.hold(held)
-        except SkerryError as error:
-            self._counts.refuse(reason_of(error))
-            raise
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._reception.held(held, caller.name))
+            except SkerryError as error:
+                self._counts.refuse(reason_of(error))
+                raise
             body = await read_body(receive, held, self._options.patience)
             return await self._reception.take(body, caller)
-        finally:
-            self._reception.release(held)
 
 
 async def _refuse(send: Callable[..., Any], refusal: Refusal) -> None:

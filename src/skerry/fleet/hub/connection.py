@@ -35,6 +35,8 @@ class Connection(msgspec.Struct, frozen=True):
         return is_loopback(self.address)
 
 
+STALL_S = 60.0
+"""How long somebody may read nothing of what is sent to him: a stream, an export or a blob would be held for ever."""
 NOWHERE = Connection(tls=False, certificate=None, address="")
 
 
@@ -59,11 +61,12 @@ def protocol_class(most_unproven: int) -> type[Any]:
     unproven: set[object] = set()
 
     class ProvenProtocol(HttpToolsProtocol):
-        """Knows who is at the other end, and hangs up on those who never ask anything."""
+        """Knows who is at the other end; hangs up on those who never end a request, or read no answer."""
 
         _known: Connection = NOWHERE
         _silence: Any = None
         _visit: Any = None
+        _stall: Any = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -89,9 +92,20 @@ def protocol_class(most_unproven: int) -> type[Any]:
                 self._silence = None
             super().on_headers_complete()
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            # What is written waits for a reader that may be gone: closing would wait for it too.
+            self._stall = self.loop.call_later(STALL_S, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            if self._stall is not None:
+                self._stall.cancel()
+                self._stall = None
+            super().resume_writing()
+
         def connection_lost(self, exc: Exception | None) -> None:
             unproven.discard(self)
-            for timer in (self._silence, self._visit):
+            for timer in (self._silence, self._visit, self._stall):
                 if timer is not None:
                     timer.cancel()
             super().connection_lost(exc)

@@ -16,7 +16,11 @@ class Counts:
         self.records: Counter[str] = Counter()
         """Records by fate: ``committed``, ``duplicate``, ``dead``, ``forked``."""
         self.bytes_in = 0
+        self.forgotten = 0
+        """Records that retention deleted."""
         self.in_flight_bytes = 0
+        self.held: Counter[str] = Counter()
+        """Bytes that are held by whoever sends them."""
         self.in_flight: Counter[str] = Counter()
         """Batches by device that wait for their commit."""
 

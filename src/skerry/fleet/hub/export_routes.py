@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
-from typing import IO, Any
+import io
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
 
 from litestar import Request, get
 from litestar.response import Stream
@@ -16,13 +15,12 @@ from skerry.fleet.hub.guard import operators_only
 from skerry.fleet.hub.parts import Parts
 from skerry.fleet.hub.record_routes import filter_of, number_of
 from skerry.fleet.hub.store import Filter, Store, StoredRecord
-from skerry.spec.errors import DependencyError
+from skerry.spec.errors import DependencyError, HubError
 
 GROUP = 10_000
-"""Records of a row group, and those that are in memory at once."""
+"""Records of a row group at most, and those that are in memory at once; large ones make smaller groups."""
 AT_ONCE = 2
-"""Exports under way: each takes a core and disk."""
-_PIECE = 1 << 18
+"""Exports under way: each takes a core and reads the store."""
 
 
 def handlers(parts: Parts) -> list[Any]:
@@ -37,46 +35,74 @@ def handlers(parts: Parts) -> list[Any]:
         only = filter_of(query)
         if len(under_way) >= AT_ONCE:
             raise Refusal(503, "other exports are under way", {"retry-after": "10"})
-        place = object()
-        under_way.add(place)
-        try:
-            file = await asyncio.to_thread(write_parquet, parts.store, parts.data, after, only, _ended(parts))
-        finally:
-            under_way.discard(place)
-        return Stream(_pieces(file), media_type="application/vnd.apache.parquet")
+        pieces = parquet(parts.store, after, only)
+        # The first piece shows whether the store and pyarrow are there, while there still can be another answer.
+        first = await asyncio.to_thread(next, pieces)
+
+        async def counted() -> AsyncIterator[bytes]:
+            place = object()
+            under_way.add(place)
+            try:
+                yield first
+                while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                    if parts.bell.ended:
+                        raise HubError("the hub is ending")  # the file has no end then, and nobody takes it for whole
+                    yield piece
+            finally:
+                under_way.discard(place)
+
+        return Stream(counted(), media_type="application/vnd.apache.parquet")
 
     return [export]
 
 
-def _ended(parts: Parts) -> Callable[[], bool]:
-    return lambda: parts.bell.ended
+def parquet(store: Store, after: int, only: Filter) -> Iterator[bytes]:
+    """Yield a Parquet file of the records that are here now, a row group at a time.
 
-
-def write_parquet(store: Store, folder: Path, after: int, only: Filter, ended: Callable[[], bool]) -> IO[bytes]:
-    """Write the records to a nameless file in ``folder`` and return it, at its beginning.
-
-    Raises ``DependencyError`` without pyarrow, ``Refusal`` (503) when the hub ends meanwhile.
+    Raises ``DependencyError`` without pyarrow, ``HubError`` when the store cannot be read.
     """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise DependencyError("an export needs the package pyarrow", hint="pip install 'skerry[files]'") from error
-    file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - whoever sends it closes it
-    until = store.last_id()
-    schema = _schema(pa)
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        while not ended():
-            found = [each for each in store.records(after=after, limit=GROUP, only=only) if each.id <= until]
-            if not found:
+    until, sink, schema = store.last_id(), _Sink(), _schema(pa)
+    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer:
+        while True:
+            found = store.records(after=after, limit=GROUP, only=only)
+            wanted = [each for each in found if each.id <= until]
+            if wanted:
+                writer.write_table(pa.table(_columns(wanted), schema=schema))
+                yield sink.take()
+            if not found or len(wanted) < len(found):
                 break
             after = found[-1].id
-            writer.write_table(pa.table(_columns(found), schema=schema))
-    if ended():
-        file.close()
-        raise Refusal(503, "the hub is ending")
-    file.seek(0)
-    return file
+    yield sink.take()
+
+
+class _Sink(io.RawIOBase):
+    """Where a file is written that goes on its way at once; it knows how long it is."""
+
+    def __init__(self) -> None:
+        self._held, self._length = bytearray(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        size = memoryview(data).nbytes
+        self._held += data
+        self._length += size
+        return size
+
+    def tell(self) -> int:
+        return self._length
+
+    def take(self) -> bytes:
+        """Return what was written since the last time."""
+        taken = bytes(self._held)
+        self._held.clear()
+        return taken
 
 
 def _schema(pa: Any) -> Any:
@@ -99,11 +125,3 @@ def _columns(found: Sequence[StoredRecord]) -> dict[str, list[Any]]:
         "priority": [each.priority for each in found], "release": [each.release for each in found],
         "fields": [each.fields.decode() for each in found],
     }  # fmt: skip
-
-
-async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
-    try:
-        while piece := await asyncio.to_thread(file.read, _PIECE):
-            yield piece
-    finally:
-        file.close()

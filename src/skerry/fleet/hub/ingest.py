@@ -28,6 +28,9 @@ LOSS_KINDS = 256
 LONGEST_REASON = 200
 """Characters of a reason that travel back to the device; the link may be thin."""
 
+REPLAYED = "taken in by the hub later, from its dead letters"
+"""What a device is told whose record was replayed here: it must not send it again as a new one."""
+
 
 class Effect(Protocol):
     """What records do to the hub beyond being stored: the same transaction, so exactly once."""
@@ -148,17 +151,20 @@ class Ingest:
 def replay(letter: DeadLetter, ingest: Ingest, transaction: Transaction) -> str:
     """Try a dead letter again; return nothing when its record took effect now, else the reason why it did not.
 
-    The device was told that this record is dead and does not count it, so the audit does not count it either.
+    Its number stays dead, for its device may have been told so already, or may be told so when it asks again: what a
+    device and its hub count has to be the same, whatever answer got lost. So the audit does not count it.
     """
+    if not transaction.dead(letter.account, [letter.seq])[letter.seq].content:
+        return "it was replayed or dropped meanwhile"
     batch = decode(letter.content, None, ingest.limits)
-    header, pairs = batch.header, [(batch.records[0], letter.digest)]
-    offsets = transaction.offsets(header.device, {header.boot, batch.records[0].moment.boot})
+    header, record = batch.header, batch.records[0]
+    offsets = transaction.offsets(header.device, {header.boot, record.moment.boot})
     account = Account(letter.account, letter.device, letter.epoch, 0, 0, {}, 0)
-    rows = [_stored(pair, header, account, offsets, letter.at_ms) for pair in pairs]
-    _, poison = ingest.apply(rows, transaction)
+    row = _stored((record, letter.digest), header, account, offsets, letter.at_ms)
+    _, poison = ingest.apply([row], transaction)
     if poison:
         return poison[0][1]
-    transaction.unbury(letter.id)
+    transaction.drop_dead(letter.id, REPLAYED)
     return ""
 
 
@@ -187,15 +193,15 @@ def _sort(records: Sequence[WireRecord], account: Account, transaction: Transact
     sorting = _Sorting([], [], [], {})
     for record in records:
         digest, seq = record_digest(record), record.seq
-        known = here.get(seq, dead[seq].digest if seq in dead else None)
+        known = dead[seq].digest if seq in dead else here.get(seq)
         if known is None:
             sorting.fresh.append((record, digest))
         elif known != digest:
             sorting.forked.append(seq)
-        elif seq in here:
-            sorting.duplicates.append(seq)
+        elif seq in dead:
+            sorting.dead[seq] = dead[seq]  # also where it took effect later: its device may have counted it as dead
         else:
-            sorting.dead[seq] = dead[seq]
+            sorting.duplicates.append(seq)
     return sorting
 
 

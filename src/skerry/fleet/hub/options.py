@@ -42,6 +42,11 @@ class HubOptions(Options, frozen=True, kw_only=True):
         How long an unfinished upload is kept; a device that is away for a week starts again.
     free_space:
         Where less is free on the disk, no blob is taken, so that records still are.
+    keep:
+        Records that are older are deleted once every egress has them; 0 keeps them for ever, since only the operator
+        knows what they are worth.
+    keep_size:
+        The oldest records go where all of them are about more than that, likewise; 0 sets no bound.
     """
 
     max_body: Size = Size(8 * 2**20)
@@ -59,6 +64,8 @@ class HubOptions(Options, frozen=True, kw_only=True):
     max_uploads: int = 16
     upload_life: Duration = Duration(7 * 86400.0)
     free_space: Size = Size(256e6)
+    keep: Duration = Duration(0.0)
+    keep_size: Size = Size(0)
 
     @property
     def wire(self) -> Limits:

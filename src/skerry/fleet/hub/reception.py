@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from skerry.fleet.hub.access import Access, Caller
 from skerry.fleet.hub.counts import Counts
@@ -24,6 +25,9 @@ from skerry.spec.errors import (
 from skerry.trust.names import checked_name
 from skerry.wire.batch import peek
 from skerry.wire.receipt import encode_receipt
+
+SHARE = 4
+"""Which part of the bytes that may be held one device may have."""
 
 
 class BusyError(HubError):
@@ -52,15 +56,27 @@ class Reception:
         self._writer, self._ingest, self._access = writer, ingest, access
         self._options, self._counts, self._clock = options, counts, clock
 
-    def hold(self, size: int) -> None:
-        """Set bytes aside for a body that is about to be read; raises ``BusyError`` when too many are held."""
-        if self._counts.in_flight_bytes + size > self._options.in_flight:
-            raise BusyError("the hub holds as many batches as it can", own_fault=False)
-        self._counts.in_flight_bytes += size
+    @contextlib.contextmanager
+    def held(self, size: int, sender: str) -> Iterator[None]:
+        """Set bytes aside for a body that is about to be read, until it is done with.
 
-    def release(self, size: int) -> None:
-        """Give back what :meth:`hold` set aside."""
-        self._counts.in_flight_bytes -= size
+        Raises ``BusyError`` when too many are held: in all, or by one sender, who could keep everybody else out by
+        being slow. A sender without a name is the machine itself, or a broker; there is no other to be kept out.
+        """
+        counts, options = self._counts, self._options
+        if sender and counts.held[sender] + size > max(options.max_body, options.in_flight // SHARE):
+            raise BusyError(f"{sender} has as many bytes on their way as one may", own_fault=True)
+        if counts.in_flight_bytes + size > options.in_flight:
+            raise BusyError("the hub holds as many batches as it can", own_fault=False)
+        counts.in_flight_bytes += size
+        counts.held[sender] += size
+        try:
+            yield
+        finally:
+            counts.in_flight_bytes -= size
+            counts.held[sender] -= size
+            if not counts.held[sender]:
+                del counts.held[sender]
 
     async def take(self, body: bytes, caller: Caller, *, device: str = "") -> bytes:
         """Return the receipt of a batch, which is durable then.

@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,11 @@ from skerry.fleet.hub.egress.making import make_outlets
 from skerry.fleet.hub.ingest import Effect, Ingest
 from skerry.fleet.hub.options import HubOptions
 from skerry.fleet.hub.parts import CommitBell, Parts
+from skerry.fleet.hub.retention import Retention
 from skerry.fleet.hub.store import Store
 from skerry.fleet.hub.transports.carrier import Carrier, keep_carrying, make_carriers
 from skerry.spec.address import is_loopback
-from skerry.spec.errors import DependencyError, HubError, TrustError, UsageError
+from skerry.spec.errors import DependencyError, HubError, UsageError
 
 if TYPE_CHECKING:
     from skerry.trust.authority import Authority
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 END_S = 5
 """Seconds that requests under way get at the end; devices send again what was not answered."""
 TIDY_S = 3600.0
-"""How often the hub looks after its own certificate, which lasts for months, and after uploads that were given up."""
+"""How often the hub looks after its own certificate, which lasts for months, old records, and uploads given up."""
 FILES = 512
 """Files beside the connections: the store, blobs under way, brokers."""
 _log = logging.getLogger("skerry.hub")
@@ -230,18 +231,28 @@ class Hub:
             await asyncio.gather(*chores, return_exceptions=True)
 
     async def _tidy(self, parts: Parts, context: ssl.SSLContext | None) -> None:
-        """Every hour: renew the hub's certificate where it is due, and remove uploads that were given up."""
+        """Do the chores every hour. One that fails holds up no other, and is done again the next time."""
+        retention = Retention(parts.store, parts.writer, parts.options, parts.counts, lambda: parts.bell.ended)
+        chores: dict[str, Callable[[], Awaitable[object]]] = {
+            "the renewal of the hub's certificate": lambda: self._refresh(parts, context),
+            "the removal of unfinished uploads": lambda: asyncio.to_thread(parts.blobs.sweep, self._clock()),
+            "the removal of old records": lambda: asyncio.to_thread(retention.tidy, self._clock()),
+        }
+        while True:
+            for name, chore in chores.items():
+                try:
+                    await chore()
+                except Exception as error:  # noqa: BLE001 - a full disk or a fault: a hub without chores ends in months
+                    _log.warning("%s failed: %s; it is tried again in an hour", name, error)
+            await asyncio.sleep(TIDY_S)
+
+    async def _refresh(self, parts: Parts, context: ssl.SSLContext | None) -> None:
+        """Give new connections the certificate of today; in the loop, for it also makes the connections."""
         from skerry.trust.tls import refresh_server_context
 
-        names = self._setup.names or (self._setup.host,)
-        while True:
-            await asyncio.sleep(TIDY_S)
-            try:
-                await asyncio.to_thread(parts.blobs.sweep, self._clock())
-                if context is not None and parts.access.authority is not None:
-                    refresh_server_context(context, parts.access.authority, names, now=self._clock())
-            except (OSError, TrustError) as error:  # a full disk, say: the next hour is another chance
-                _log.warning("tidying up failed: %s", error)
+        if context is not None and parts.access.authority is not None:
+            names = self._setup.names or (self._setup.host,)
+            refresh_server_context(context, parts.access.authority, names, now=self._clock())
 
 
 def _allow_files(connections: int) -> None:

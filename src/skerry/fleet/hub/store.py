@@ -16,7 +16,7 @@ from skerry.fleet.hub.clock import Offset, TimeFrom
 
 MASK = (1 << 64) - 1
 
-READ_BYTES = 16_000_000
+READ_BYTES = 4_000_000
 """Bytes of fields that are read at once: what a reader holds in memory, whatever the records are like."""
 
 
@@ -99,6 +99,19 @@ class KnownKey(msgspec.Struct, frozen=True):
     seen_ms: int
 
 
+class Extent(msgspec.Struct, frozen=True):
+    """How much there is: the first and the last number, and the mean bytes of the fields of a record."""
+
+    first: int
+    last: int
+    mean_bytes: float
+
+    @property
+    def count(self) -> int:
+        """At most how many records there are."""
+        return self.last - self.first + 1 if self.last else 0
+
+
 class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which records are meant; everything that is not given is.
 
@@ -127,7 +140,7 @@ class Transaction(Protocol):
         """Write an account's count, checksum, losses and time."""
 
     def digests(self, account: int, seqs: Sequence[int]) -> dict[int, int]:
-        """Return the digests of those numbers whose records are here."""
+        """Return the digests of those numbers whose records are here, or were until retention deleted them."""
 
     def insert(self, records: Sequence[StoredRecord]) -> None:
         """Write records.
@@ -135,14 +148,18 @@ class Transaction(Protocol):
         Raises ``UnfitError`` when one of them can never be written, ``HubError`` for what may pass (a full disk).
         """
 
+    def forget(self, up_to: int, before_ms: int, limit: int) -> int:
+        """Delete the oldest records but keep their digests, so that a repetition is still known; return how many.
+
+        Those with a number up to ``up_to``, from the first one on up to one that was received at ``before_ms`` or
+        later, at most ``limit``.
+        """
+
     def dead(self, account: int, seqs: Sequence[int]) -> dict[int, DeadLetter]:
         """Return the dead letters, dropped ones included, among those numbers."""
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Write dead letters."""
-
-    def unbury(self, letter: int) -> None:
-        """Remove a dead letter, because its record has taken effect."""
 
     def drop_dead(self, letter: int, reason: str) -> None:
         """Empty a dead letter, but remember that it was here."""
@@ -164,6 +181,9 @@ class Transaction(Protocol):
 
     def move_cursor(self, name: str, position: int) -> None:
         """Remember how far an egress has come."""
+
+    def forget_cursor(self, name: str) -> bool:
+        """Forget an egress, so that records need not be kept for it; tell whether it was known."""
 
 
 class Store(Protocol):
@@ -195,8 +215,14 @@ class Store(Protocol):
     def cursor(self, name: str) -> int | None:
         """Return how far an egress has come, or ``None`` for one that never ran."""
 
+    def cursors(self) -> dict[str, int]:
+        """Return how far every egress has come that ever ran and was not forgotten."""
+
+    def extent(self) -> Extent:
+        """Return how much there is."""
+
     def recompute_audit(self, device: str, epoch: str) -> tuple[int, int]:
-        """Return count and sum of digests mod 2^64 as the records themselves give them."""
+        """Return count and sum of digests mod 2^64 as the records themselves give them, deleted ones included."""
 
     def close(self) -> None:
         """Give everything back; safe to call twice."""
@@ -216,12 +242,18 @@ def conditions(only: Filter | None, placeholder: str) -> tuple[str, list[Any]]:
     """Return ``AND …`` clauses and their values for a filter; columns are those of the table of records."""
     if only is None:
         return "", []
-    named: Mapping[str, Any] = {
-        "a.device = ": only.device, "a.epoch = ": only.epoch, "r.stream = ": only.stream, "r.release = ": only.release,
-        "r.at_ms >= ": only.since, "r.at_ms < ": only.until, "r.priority >= ": only.priority,
+    owner: Mapping[str, Any] = {"device": only.device, "epoch": only.epoch}
+    own: Mapping[str, Any] = {
+        "r.stream = ": only.stream, "r.release = ": only.release, "r.at_ms >= ": only.since, "r.at_ms < ": only.until,
+        "r.priority >= ": only.priority,
     }  # fmt: skip
-    given = {clause: value for clause, value in named.items() if value is not None}
-    return "".join(f" AND {clause}{placeholder}" for clause in given), list(given.values())
+    owners = {name: value for name, value in owner.items() if value is not None}
+    given = {clause: value for clause, value in own.items() if value is not None}
+    clauses = [f"{clause}{placeholder}" for clause in given]
+    if owners:
+        named = " AND ".join(f"{name} = {placeholder}" for name in owners)
+        clauses.insert(0, f"r.account IN (SELECT id FROM accounts WHERE {named})")
+    return "".join(f" AND {clause}" for clause in clauses), [*owners.values(), *given.values()]
 
 
 def within_bytes(rows: Iterable[StoredRecord]) -> list[StoredRecord]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from skerry.fleet.hub.egress.address import Place
 from skerry.fleet.hub.egress.event import EVENT_TYPE, Event
 from skerry.fleet.hub.egress.outlet import OutletOptions
-from skerry.fleet.hub.nats_client import connect
+from skerry.fleet.hub.nats_client import CONNECT_S, connect
 from skerry.spec.errors import HubUnreachableError
 
 
@@ -55,7 +56,10 @@ class NatsEgress:
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None, "open comes first"
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        try:
+            asyncio.run_coroutine_threadsafe(work, self._loop).result(self._options.timeout_s + CONNECT_S)
+        except TimeoutError as error:  # a server that takes nothing any more, and does not hang up
+            raise HubUnreachableError(f"{self._place.name}: nothing moves") from error
 
     async def _open(self) -> None:
         self._connection = await connect(self._place, tls=self._options.tls, ca=self._options.ca)
@@ -90,7 +94,8 @@ class NatsEgress:
             return
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._do(connection.close())
+            with contextlib.suppress(HubUnreachableError):
+                self._do(connection.close())
         self._loop = None
         loop.call_soon_threadsafe(loop.stop)
         if self._thread is not None:

@@ -81,7 +81,7 @@ class RunningOutlet:
     def __init__(self, name: str, target: Target, options: OutletOptions, store: Store, writer: Writer) -> None:
         self.name = name
         self._target, self._options, self._store, self._writer = target, options, store, writer
-        self._position = 0
+        self._position, self._batch = 0, options.batch
         self._delivered = self._failures = 0
         self._trouble = ""
         self._end, self._news = threading.Event(), threading.Event()
@@ -125,6 +125,7 @@ class RunningOutlet:
                 moved = self._step()
             except Exception as error:  # noqa: BLE001 - brokers' clients raise what they like; nothing is lost by waiting
                 attempts, is_open = attempts + 1, False
+                self._batch = max(1, self._batch // 2)  # it may be too much at once for the receiver
                 self._note(error)
                 self._target.close()
                 self._end.wait(pause_s(attempts, random.random()))
@@ -140,13 +141,14 @@ class RunningOutlet:
         newest = self._store.last_id()
         if newest <= self._position:
             return False
-        found = self._store.records(after=self._position, limit=self._options.batch, only=self._options.only)
+        found = self._store.records(after=self._position, limit=self._batch, only=self._options.only)
         if found:
             self._target.deliver([event_of(record, self._options.type) for record in found])
         # Where nothing was found, what the filter left out is behind us too.
         position = found[-1].id if found else newest
         self._writer.submit(lambda transaction: transaction.move_cursor(self.name, position)).result()
         self._position, self._delivered = position, self._delivered + len(found)
+        self._batch = min(self._options.batch, 2 * self._batch)
         return True
 
     def _note(self, error: Exception) -> None:

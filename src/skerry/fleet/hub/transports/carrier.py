@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import re
@@ -80,17 +81,16 @@ class Desk:
         if not _DEVICE.fullmatch(device) or len(body) > self.options.max_body:
             self._counts.refuse("unreadable")
             return Reply(413 if len(body) > self.options.max_body else 400, b"")
-        try:
-            self._reception.hold(len(body))
-        except SkerryError as error:
-            self._counts.refuse(reason_of(error))
-            return self._refused(error)
-        try:
-            return Reply(200, await self._reception.take(body, CARRIER, device=device))
-        except SkerryError as error:
-            return self._refused(error)
-        finally:
-            self._reception.release(len(body))
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._reception.held(len(body), ""))
+            except SkerryError as error:
+                self._counts.refuse(reason_of(error))
+                return self._refused(error)
+            try:
+                return Reply(200, await self._reception.take(body, CARRIER, device=device))
+            except SkerryError as error:
+                return self._refused(error)
 
     def _refused(self, error: SkerryError) -> Reply:
         refusal = refusal_of(error, self.options.retry_after)
