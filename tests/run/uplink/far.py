@@ -81,5 +81,7 @@ if __name__ == "__main__":
     if order["be"] == "hub":
         be_hub(*place)
     else:
-        seconds: dict[str, Any] = {name: Duration(value) for name, value in order["options"].items()}
-        be_device(*place, order["token"], UplinkOptions(**seconds))
+        options: dict[str, Any] = {
+            name: Duration(value) if isinstance(value, float) else value for name, value in order["options"].items()
+        }
+        be_device(*place, order["token"], UplinkOptions(**options))

@@ -230,7 +230,7 @@ def test_a_hub_that_was_restored_from_a_backup_is_taken_back_by_telling_so_once(
     status = world.conductor.status()
     assert status.state == "distrusted" and "`mismatch: tell`" in status.why and "cannot be sent again" in status.why
     for mismatch in ("tell", "stop"):  # written for once, and taken out again
-        world.options = UplinkOptions(mismatch=mismatch)  # type: ignore[arg-type]
+        world.options = UplinkOptions(mismatch=mismatch)
         world.conductor = world.new_conductor()
         world.drain()
         assert not world.store.records
@@ -350,7 +350,7 @@ def test_a_store_that_fails_while_settling_keeps_its_records() -> None:
     world.store.settle = full  # type: ignore[method-assign]
     world.conductor.answered(job, answer, 100)
     assert len(world.store.records) == 2
-    del world.store.settle  # type: ignore[attr-defined]
+    del world.store.settle
     world.clock.move(400)
     world.drain()
     assert not world.store.records and len(world.hub.effects) == 2

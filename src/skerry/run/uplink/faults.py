@@ -30,7 +30,7 @@ _BY_ALERT = {
 }
 _BY_STATUS = {
     401: "the hub does not know this device: enrol it (skerry enroll)",
-    403: "the hub refuses this device: its certificate is revoked, or it is another one's",
+    403: "the hub refuses this device; where renewing does not help, `skerry enroll --again TOKEN` does",
     404: "the hub has no place for batches: is the address right?",
     426: "the hub reads another version of the wire format: update the older side",
 }

@@ -6,6 +6,7 @@ headers, where urllib3 sends 179 and knows no deadline of the whole exchange.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import ssl
 import time
@@ -25,6 +26,7 @@ HUB_HEADER = "Skerry-Hub"
 _LARGEST_ANSWER = 1 << 21
 _READ_AT_ONCE = 1 << 16
 _IDLE_S = 45.0  # a connection that was idle for longer is made anew: the server, or a NAT between, has forgotten it
+_SILENT = 0.9  # of the time that the kernel waits for a sign of life: what ends later than that died of silence
 _STALE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, http.client.RemoteDisconnected)
 
 
@@ -98,8 +100,10 @@ class HttpLane:
         is_old = self._stream is not None and again
         try:
             return self._once(method, message, deadline, take)
-        except _STALE:
+        except _STALE as error:
             self._drop()
+            if deadline.spent() >= _SILENT * self._silence_s:  # TLS tells the kernel's ETIMEDOUT as an end
+                raise TimeoutError(errno.ETIMEDOUT, "the connection went silent") from error
             if not is_old:
                 raise
         except BaseException:

@@ -47,7 +47,12 @@ class Deadline:
     """The moment at which an exchange has to be over."""
 
     def __init__(self, seconds: float) -> None:
-        self._at = time.monotonic() + seconds
+        self._begun = time.monotonic()
+        self._at = self._begun + seconds
+
+    def spent(self) -> float:
+        """Return for how many seconds the exchange has lasted."""
+        return time.monotonic() - self._begun
 
     def left(self) -> float:
         """Return the seconds that are left; raises ``TimeoutError`` when there are none."""

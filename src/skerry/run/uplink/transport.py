@@ -8,6 +8,7 @@ import msgspec
 
 RECEIPT = "application/vnd.skerry.receipt"
 BATCH = "application/vnd.skerry.batch"
+_LONGEST_EXCERPT = 200  # characters
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,8 +38,18 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
 
     def excerpt(self) -> str:
-        """Return the beginning of the body as one line of text, for a message."""
-        return " ".join(self.body[:300].decode("utf-8", "replace").split())[:160]
+        """Return the beginning of the body as one line of text, for a message: of a problem (RFC 9457) its detail."""
+        try:
+            text = msgspec.json.decode(self.body, type=_Problem).detail
+        except msgspec.MsgspecError:
+            text = self.body[:_LONGEST_EXCERPT].decode("utf-8", "replace")
+        return " ".join(text.split())[:_LONGEST_EXCERPT]
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    """A refusal of a hub."""
+
+    detail: str
 
 
 class Lane(Protocol):
