@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry.run.outbox import Item, ItemsRefusedError, Outbox
-from skerry.run.outbox.item import Instant, Packer, unpack
+from skerry.run.outbox.item import Packer, unpack
+from skerry.run.outbox.life import Instant
 from skerry.run.outbox.options import PRIORITIES
 from skerry.spec.errors import OutboxError, SpecError
 from skerry.spec.units import Size
@@ -240,7 +241,7 @@ json_values = st.recursive(
 @given(fields=st.dictionaries(st.text(), json_values, max_size=5))
 def test_every_json_record_is_packed_without_loss(fields: dict[str, Any]) -> None:
     moment = Moment("0" * 32, 7, True)
-    (packed,), refused = Packer(Instant(5, moment, 1, None), options()).pack([Item(stream="s", fields=fields)])
+    (packed,), refused = Packer(options()).pack(Instant(5, moment, 1, None), [Item(stream="s", fields=fields)])
     assert not refused
     assert packed.payload == canonical(WireRecord(9, "s", fields, 5, moment))
     record = unpack(9, 1, packed.digest, packed.payload)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from skerry.run.outbox.life import Instant
 from skerry.run.outbox.options import PRIORITIES, OutboxOptions, Priority
 from skerry.spec.errors import OutboxError, WireError
 from skerry.wire.record import BIG_INTEGER, Moment, WireRecord, canonical
@@ -24,7 +25,8 @@ _NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 """A float of MessagePack with all bits of its exponent set; a text may look like one, and is then looked at closely."""
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _sha256 = hashlib.sha256
-_FIRST_64 = struct.Struct("<q")
+_first_64 = struct.Struct("<q").unpack_from
+_tuple = tuple.__new__
 _LONGEST_TTL_MS = 10**15  # thirty thousand years: sums with it stay within 64 bits
 _DEEPEST = 64  # levels of nesting: far below what any reader's recursion takes
 
@@ -100,88 +102,61 @@ class Packed(NamedTuple):
         return len(self.payload) + OVERHEAD_BYTES
 
 
-class Instant(NamedTuple):
-    """The time of a call to ``put``, read once for all of its items."""
-
-    mono_us: int
-    moment: Moment
-    born_ms: int
-    wall_ms: int | None
-
-
 class Packer:
-    """Packs the items of one call; what they have in common is encoded once.
+    """Packs items; the payload is :func:`skerry.wire.record.canonical` of the record."""
 
-    The payload is :func:`skerry.wire.record.canonical` of the record, put together from its parts: MessagePack's
-    arrays are nothing but their elements in a row.
-    """
+    def __init__(self, options: OutboxOptions) -> None:
+        self._limit = int(options.max_record) - OVERHEAD_BYTES
+        self._ttls = {name: (number, options.ttl_ms_of(number)) for name, number in _NUMBERS.items()}
 
-    def __init__(self, instant: Instant, options: OutboxOptions) -> None:
-        self._instant = instant
-        self._limit = int(options.max_record)
-        self._ttls = [options.ttl_ms_of(number) for number in range(len(PRIORITIES))]
-        self._edges: dict[tuple[str, str], tuple[bytes, bytes]] = {}
-
-    def pack(self, items: Sequence[Item]) -> tuple[list[Packed], dict[int, str]]:
+    def pack(self, instant: Instant, items: Sequence[Item]) -> tuple[list[Packed], dict[int, str]]:
         """Return the items packed, and the reason by place for those that cannot be stored."""
         packed: list[Packed] = []
         refused: dict[int, str] = {}
         for place, item in enumerate(items):
             try:
-                packed.append(self._packed(item))
+                packed.append(self._packed(item, instant))
             except (WireError, ValueError) as error:
                 message = error.message if isinstance(error, WireError) else str(error)
                 refused[place] = f"{item.stream}: {message}" if isinstance(item, Item) else message
         return packed, refused
 
-    def _packed(self, item: Item) -> Packed:
-        priority = _NUMBERS.get(item.priority)
-        if priority is None:
-            raise ValueError(f"there is no priority {item.priority!r}, only {', '.join(PRIORITIES)}")
-        edges = self._edges.get((item.stream, item.release)) or self._new_edges(item.stream, item.release)
-        payload = edges[0] + self._body(item) + edges[1]
-        if len(payload) + OVERHEAD_BYTES > self._limit:
-            raise ValueError(f"it takes {len(payload)} bytes, more than the {self._limit} of `max_record`")
-        ttl_ms = self._ttls[priority] if item.ttl_s is None else _milliseconds(item.ttl_s)
-        instant = self._instant
-        return Packed(priority, _digest(payload), instant.born_ms, instant.wall_ms, ttl_ms, payload)
-
-    def _body(self, item: Item) -> bytes:
-        """Return the encoded fields; those with anything but plain values at the top take the longer way."""
-        fields = item.fields
-        if type(fields) is dict and _SIMPLE.issuperset(map(type, fields.values())):
-            try:
-                "".join(fields)  # keys are text, or this fails: the quickest way to ask
-                body = _encode(fields)
-            except (TypeError, UnicodeEncodeError, OverflowError):
-                return self._careful_body(item)
-            if _NOT_FINITE.search(body) is None:
-                return body
-        return self._careful_body(item)
-
-    def _careful_body(self, item: Item) -> bytes:
-        """Return the fields as they stand in the canonical encoding, which names what is wrong with them."""
-        record = WireRecord(0, "", plain(item.fields), 0, _NO_MOMENT)
-        return canonical(record)[len(_BARE[0]) : -len(_BARE[1])]
-
-    def _new_edges(self, stream: str, release: str) -> tuple[bytes, bytes]:
-        """Return what stands before and behind the fields in the canonical encoding."""
-        mono_us, moment, _, _ = self._instant
-        edges = _edges(WireRecord(0, stream, {}, mono_us, moment, 0, release))
-        self._edges[stream, release] = edges
-        return edges
+    def _packed(self, item: Item, instant: Instant) -> Packed:
+        try:
+            priority, ttl_ms = self._ttls[item.priority]
+        except (KeyError, TypeError):
+            expected = ", ".join(PRIORITIES)
+            raise ValueError(f"there is no priority {item.priority!r}, only {expected}") from None
+        payload = _plainly(item, instant) or _carefully(item, instant)
+        if len(payload) > self._limit:
+            raise ValueError(
+                f"it takes {len(payload)} bytes, more than the {self._limit + OVERHEAD_BYTES} of `max_record`"
+            )
+        if item.ttl_s is not None:
+            ttl_ms = _milliseconds(item.ttl_s)
+        (digest,) = _first_64(_sha256(payload).digest())
+        # The constructor of a named tuple takes longer than all that is in it.
+        return _tuple(Packed, (priority, digest, instant.born_ms, instant.wall_ms, ttl_ms, payload))
 
 
-def _edges(record: WireRecord) -> tuple[bytes, bytes]:
-    """Return the encoding of a record without fields, before and behind their place."""
-    whole = canonical(record)
-    place = 1 + len(_encode(record.stream))
-    return whole[:place], whole[place + 1 :]
+def _plainly(item: Item, instant: Instant) -> bytes | None:
+    """Return the canonical encoding of an item that has only plain values at the top, as nearly all have."""
+    fields = item.fields
+    if type(fields) is not dict or not _SIMPLE.issuperset(map(type, fields.values())):
+        return None
+    mono_us, moment, _, _ = instant
+    try:
+        "".join(fields)  # keys are text, or this fails: the quickest way to ask
+        payload = _encode((item.stream, fields, mono_us, moment.boot, moment.offset_ms, moment.synced, item.release))
+    except (TypeError, UnicodeEncodeError, OverflowError):
+        return None
+    return payload if _NOT_FINITE.search(payload) is None else None
 
 
-def _digest(payload: bytes) -> int:
-    """Return the 64 bits of the record's digest, signed as SQLite has its integers."""
-    return _FIRST_64.unpack_from(_sha256(payload).digest())[0]  # type: ignore[no-any-return]
+def _carefully(item: Item, instant: Instant) -> bytes:
+    """Return the canonical encoding of any item; raises ``WireError`` naming what is wrong with it."""
+    fields = plain(item.fields)
+    return canonical(WireRecord(0, item.stream, fields, instant.mono_us, instant.moment, 0, item.release))
 
 
 def _milliseconds(seconds: float) -> int:
@@ -235,8 +210,6 @@ def _extension(code: int, data: memoryview) -> int:
     return int.from_bytes(data, "big", signed=True)
 
 
-_NO_MOMENT = Moment("", 0, False)
-_BARE = _edges(WireRecord(0, "", {}, 0, _NO_MOMENT))
 _decoder = msgspec.msgpack.Decoder(tuple[str, dict[str, Any], int, str, int, bool, str], ext_hook=_extension)
 
 

@@ -19,6 +19,15 @@ class LifeMark(NamedTuple):
     reached_ms: int
 
 
+class Instant(NamedTuple):
+    """The time of a call to ``put``, read once for all of its items."""
+
+    mono_us: int
+    moment: Moment
+    born_ms: int
+    wall_ms: int | None
+
+
 class Life:
     """Counts the milliseconds that a store is known to have lived, over boots, and never goes back.
 
@@ -35,6 +44,7 @@ class Life:
         self._last_ms = reached
         self._synced_offset: int | None = None
         self._jumped = False
+        self._moment = Moment(self.boot, 0, False)
 
     def now_ms(self) -> int:
         """Return how long the store has lived at least."""
@@ -46,19 +56,26 @@ class Life:
         wall = self._clock.wall_ms()
         if not self._clock.synced():
             return None
-        offset = wall - self._clock.mono_us() // 1000
+        return wall if self._believe(wall - self._clock.mono_us() // 1000) else None
+
+    def _believe(self, offset: int) -> bool:
+        """Tell whether a synchronised wall clock, so far from the monotonic one, has never jumped."""
         if self._synced_offset is None:
             self._synced_offset = offset
         if abs(offset - self._synced_offset) > LARGEST_STEP_MS:
             self._jumped = True
-        return None if self._jumped else wall
+        return not self._jumped
 
     def mark(self) -> LifeMark:
         """Return what is to be written down."""
         return LifeMark(self.boot, self.base_ms, self.now_ms())
 
-    def moment(self, mono_us: int) -> tuple[Moment, int | None]:
-        """Return the moment of a record that is made now, and the wall clock where it is believed."""
-        believed = self.wall_ms()
-        offset = self._clock.wall_ms() - mono_us // 1000
-        return Moment(self.boot, offset, believed is not None), believed
+    def instant(self) -> Instant:
+        """Return what is known of the time now, for records that are made now."""
+        mono_us, wall = self._clock.mono_us(), self._clock.wall_ms()
+        life = self._last_ms = max(self._last_ms, self.base_ms + mono_us // 1000)
+        offset = wall - mono_us // 1000
+        believed = self._clock.synced() and self._believe(offset)
+        if offset != self._moment.offset_ms or believed != self._moment.synced:
+            self._moment = Moment(self.boot, offset, believed)
+        return Instant(mono_us, self._moment, life, wall if believed else None)

@@ -16,7 +16,7 @@ from skerry.run.outbox import folder, heirs, letters, requests
 from skerry.run.outbox.clock import Clock, SystemClock
 from skerry.run.outbox.database import DamagedError
 from skerry.run.outbox.group import GroupCommit, Ticket
-from skerry.run.outbox.item import Instant, Item, ItemsRefusedError, Packed, Packer, unpack
+from skerry.run.outbox.item import Item, ItemsRefusedError, Packed, Packer, unpack
 from skerry.run.outbox.options import OutboxOptions
 from skerry.run.outbox.recovery import opened
 from skerry.run.outbox.salvage import Known
@@ -90,6 +90,7 @@ class Outbox:
         self._make_locks()
         self._tended_us = self._expired_us = self._clock.mono_us()
         self._expiring_us = 0
+        self._packer = Packer(self._options)
         try:
             self._store = self._open_store(device)
         except BaseException:
@@ -159,10 +160,7 @@ class Outbox:
         OutboxError
             The store cannot be written to.
         """
-        mono_us = self._clock.mono_us()
-        moment, wall_ms = self._store.life.moment(mono_us)
-        instant = Instant(mono_us, moment, self._store.life.now_ms(), wall_ms)
-        packed, refused = Packer(instant, self._options).pack(items)
+        packed, refused = self._packer.pack(self._store.life.instant(), items)
         if refused and all_or_none:
             raise ItemsRefusedError(refused, [0] * len(items))
         seqs: list[int] = self._group.run(packed) if packed else []

@@ -25,6 +25,7 @@ Answer = TypeVar("Answer")
 _LOG_PAGES = 1000  # pages of the write-ahead log after which it is brought in, without a reserve: SQLite's own default
 _FRAME_BYTES = PAGE_BYTES + 24  # of a page in the log
 _LOG_SHARE = 0.9  # of the reserve, so that a commit of some pages does not make the log grow
+_NO_ROOM_NEEDED: tuple[list[int], list[int], str] = ([], [], "caps")
 _CRITICAL = len(PRIORITIES) - 1
 _CHECKED_BYTES = 32_000_000  # a store up to this size is looked through when it is opened: a second on a slow card
 _TIMES_FREE = 4  # of the reserve: log and database take it once each, and as much is left to others
@@ -50,6 +51,7 @@ class Store:
         self._options = options
         self._caps = [options.cap_of(number) for number in range(len(PRIORITIES))]
         self._cap = int(options.max_size)
+        self._caps_alike = not options.class_sizes
         self._slack = min(self._cap // _SLACK_SHARE, _MOST_SLACK)
         self._error = (load_apsw().Error, UnicodeDecodeError)  # the latter for a damaged text
         self.ballast = Ballast(path, int(options.ballast))
@@ -242,10 +244,11 @@ class Store:
 
     def _needed(self, records: Sequence[Packed]) -> tuple[list[int], list[int], str]:
         total = sum([len(record[-1]) for record in records]) + OVERHEAD_BYTES * len(records)
-        if total + sum(self.sizes) <= self._cap and all(
-            held + total <= cap for held, cap in zip(self.sizes, self._caps, strict=True)
+        low, normal, high, critical = self.sizes
+        if low + normal + high + critical + total <= self._cap and (
+            self._caps_alike or all(held + total <= cap for held, cap in zip(self.sizes, self._caps, strict=True))
         ):
-            return [], [], "caps"
+            return _NO_ROOM_NEEDED
         arriving = [(record.priority, record.size) for record in records]
         room = make_room(self.sizes, arriving, self._caps, self._cap, self._slack)
         return room.evict, room.dropped, "caps"
@@ -253,6 +256,12 @@ class Store:
     def _add(self, records: Sequence[Packed], needed: tuple[list[int], list[int], str]) -> list[int]:
         evicting, dropped, cause = needed
         first = self.last_seq + 1
+        if needed is _NO_ROOM_NEEDED and not self.unwritten:
+            statements = tables.inserts(first, records)
+            if len(statements) == 1:  # one statement is a transaction of its own
+                self._execute(*statements[0])
+                self.remember(records)
+                return list(range(first, first + len(records)))
         kept: list[Packed | None] = list(records)
         for place in dropped:
             kept[place] = None
@@ -260,11 +269,7 @@ class Store:
         losses = dict(self.unwritten)
         for place in dropped:
             _count(losses, f"evicted.{PRIORITIES[records[place].priority]}.{cause}")
-        freed = [(0, 0)] * len(PRIORITIES)
-        if len(statements) == 1 and not losses and not any(evicting):
-            self._execute(*statements[0])  # one statement is a transaction of its own
-        else:
-            freed = self.within(lambda: self._write(statements, evicting, losses, cause))
+        freed = self.within(lambda: self._write(statements, evicting, losses, cause))
         self.unwritten = {}
         self.remember(kept)
         for priority, (size, count) in enumerate(freed):

@@ -30,6 +30,8 @@ _INSERTS = tuple(tuple(_insert_text(table, rows) for rows in range(_ROWS_IN_ONE 
 
 def inserts(first_seq: int, records: Sequence[Packed | None]) -> list[tuple[str, list[Any]]]:
     """Return the statements that insert records under consecutive numbers; ``None`` leaves its number unused."""
+    if len(records) == 1 and (only := records[0]) is not None:
+        return [(_INSERTS[only[0]][1], [first_seq, *only[1:]])]
     parts: dict[int, list[Any]] = {}
     for seq, record in enumerate(records, first_seq):
         if record is None:
