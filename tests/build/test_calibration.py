@@ -15,6 +15,8 @@ from skerry.build.calibration.bounds import (
     betting_upper_bound,
     binomial_tail,
     binomial_upper_bound,
+    signed_refuses,
+    signed_tail,
 )
 from skerry.build.calibration.threshold import certify, grid, needed_count
 from skerry.spec.errors import CalibrationError, TooFewError
@@ -72,7 +74,31 @@ def test_the_order_of_the_file_does_not_matter_much() -> None:
     assert abs(found.local_share - plain.local_share) < 0.1
 
 
-@pytest.mark.parametrize(("kind", "least"), [("disagreement", 114), ("signed", 121)])
+def test_a_sorted_file_keeps_the_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses at the end of the file, true loss epsilon: no fixed order may turn that into luck."""
+    monkeypatch.setattr("skerry.build.calibration.threshold.needed_count", lambda *_, **__: None)  # takes its time
+    chance, broken = np.random.default_rng(11), 0
+    for _ in range(150):
+        scores = 1 - 1e-9 * chance.uniform(size=500)  # all of them pass the first threshold of the grid
+        losses = np.sort((chance.uniform(size=500) < EPSILON).astype(float))
+        try:
+            certify(scores, losses, epsilon=EPSILON, delta=DELTA, kind="distance")
+            broken += 1
+        except CalibrationError:
+            pass
+    assert broken <= 0.1 * 150 + 3 * math.sqrt(0.09 * 150)
+
+
+def test_the_test_is_chosen_by_the_kind_and_not_by_the_sample() -> None:
+    with pytest.raises(CalibrationError, match="neither 0 nor 1"):
+        certify([0.5, 0.5], [0.0, 0.4], epsilon=EPSILON, delta=DELTA, kind="disagreement")
+    zeros = np.zeros(115)
+    assert certify(zeros, zeros, epsilon=EPSILON, delta=DELTA, kind="disagreement").threshold == 0
+    with pytest.raises(TooFewError):  # what was binary by chance gets the bound for any number
+        certify(zeros, zeros, epsilon=EPSILON, delta=DELTA, kind="distance")
+
+
+@pytest.mark.parametrize(("kind", "least"), [("disagreement", 114), ("signed", 168)])
 def test_too_few_texts_are_told_how_many_more_it_takes(kind: Any, least: int) -> None:
     scores, losses = np.full(60, 0.9), np.zeros(60)
     with pytest.raises(TooFewError) as caught:
@@ -133,6 +159,39 @@ def test_capital_is_finite_and_the_bound_is_above_what_was_seen(
     array = np.array(losses)
     assert 0 <= betting_log_capital(array, epsilon, delta) < math.inf
     assert 0 <= betting_upper_bound(array, delta) <= 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 25), st.floats(0.001, 0.4), st.floats(0.001, 0.4), st.integers(-26, 26))
+def test_the_signed_tail_is_exact(count: int, worse: float, better: float, total: int) -> None:
+    chances = np.ones(1)
+    for _ in range(count):
+        chances = np.convolve(chances, [better, 1 - worse - better, worse])
+    summed = sum(chance for place, chance in enumerate(chances) if place - count <= total)
+    assert signed_tail(total, count, worse, better) == pytest.approx(summed, abs=1e-9)
+
+
+@pytest.mark.parametrize("better", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("count", [200, 2000])
+def test_a_true_loss_of_epsilon_is_refused_at_most_as_often_as_allowed(count: int, better: float) -> None:
+    worse = better + EPSILON
+    wrong = 0.0
+    chance = np.random.default_rng(3)
+    drawn = chance.multinomial(count, [worse, better, 1 - worse - better], size=1000)
+    for (one, other, _), times in zip(*np.unique(drawn, axis=0, return_counts=True), strict=True):
+        wrong += times * signed_refuses(int(one), int(other), count, EPSILON, DELTA)
+    assert wrong / 1000 <= DELTA + 3 * math.sqrt(DELTA * (1 - DELTA) / 1000)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(150, 3000), st.floats(0.001, 0.1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 3))
+def test_more_spread_makes_the_lower_tail_heavier(
+    count: int, epsilon: float, one: float, other: float, down: float
+) -> None:
+    low, high = sorted((epsilon + one * (0.5 - epsilon), epsilon + other * (0.5 - epsilon)))
+    total = math.floor((count - 1) * epsilon - 2 - down * math.sqrt(count * low))
+    tails = [signed_tail(total, count, (spread + epsilon) / 2, (spread - epsilon) / 2) for spread in (low, high)]
+    assert tails[0] <= tails[1] + 1e-9
 
 
 def test_capital_grows_rarely_against_a_mean_that_is_there() -> None:

@@ -114,7 +114,7 @@ def _calibrated(project: Project, node: Any, args: argparse.Namespace) -> Eviden
         comparison = compare(plan, node.make().local, context, examples, _progress)
         certified = certify(
             comparison.scores, comparison.losses, epsilon=float(loss), delta=1 - float(certainty),
-            kind="signed" if comparison.labelled else "disagreement",
+            kind=comparison.kind,
         )  # fmt: skip
         evidence = _evidence(plan, context, comparison, certified, float(loss), float(certainty))
     write_evidence(plan.folder, evidence)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from skerry import __version__
+from skerry.run.timed_reply import timed_pools
 from skerry.spec.errors import DependencyError, SpecError
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class HttpClient:
             cert_file=str(certificate) if certificate else None,
             key_file=str(key) if key else None,
         )
+        self._pool.pool_classes_by_scheme = timed_pools()
 
     def send(
         self, method: str, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float | None = None

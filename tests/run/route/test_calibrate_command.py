@@ -114,6 +114,18 @@ def test_right_answers_make_the_loss_a_signed_one(project: Path, capsys: pytest.
     assert main(["run", str(project), "--json"]) == 0  # it is stricter than the file, and serves
 
 
+def test_a_right_answer_that_no_side_could_give_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both sides would be wrong at each, so that nothing would seem to be lost by never asking."""
+    write(project, read_url(project), data="texts.jsonl")
+    for wrong in ("Install", 3, None):
+        lines = [{"text": text, "label": wrong} for text in texts(240)]
+        (project / "texts.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        assert main(["calibrate", str(project)]) == 10
+        told = capsys.readouterr().err
+        assert "is none of the stage's" in told and "failure, login, install" in told
+    assert not (project / ".skerry" / "triage" / "calibration").exists()
+
+
 def read_url(project: Path) -> str:
     line = next(line for line in (project / "pipeline.yaml").read_text().splitlines() if "url:" in line)
     return line.split(": ", 1)[1]
@@ -165,6 +177,8 @@ PLACE = "pipeline.yaml:12:7"
         ("text: public", "timeout: 0s", ("above 0",)),
         ("text: public", "offlne: queue", ("offlne", "offline")),
         ("text: public", "money_per_day: 3", ("cost",)),
+        ("text: public", "money_per_day: .nan\n        cost: {request: 1}", ("finite",)),
+        ("text: public", "money_per_day: 1\n        cost: {request: .nan}", ("finite",)),
         ("text: public", "redact: [name]", ("name",)),
     ],
 )

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from skerry.spec.record import Record
 from skerry.testing.http_server import free_port
 
@@ -92,8 +94,31 @@ def test_personal_text_waits_as_it_may_leave(tmp_path: Path) -> None:
             stage.process(Record({"text": text}))
             cloud.answer = lambda _path, _body: (200, "application/json", b'{"label": "install"}')
             (revised,) = revisions(stage, 1)
-        assert revised["text"] == text  # here it stays as it was
+        assert revised["text"] == text  # here it stays as it was, and for nobody else to read
+        (store,) = tmp_path.rglob("later.db")
+        assert store.parent.stat().st_mode & 0o077 == 0
         assert all(body == {"text": f"{HARD} [email]"} for _, body in cloud.asked)
+
+
+@pytest.mark.parametrize(("later", "sent"), [({"redact": ["email", "ip"]}, f"{HARD} [email] [ip]"), ({}, None)])
+def test_rules_that_became_stricter_hold_for_what_waits(tmp_path: Path, later: Any, sent: str | None) -> None:
+    settings: dict[str, Any] = {"offline": "queue", "breaker": {"failures": 1, "pause": "50ms"}}
+    with cloud_server() as cloud:
+        cloud.answer = lambda _path, _body: (503, "application/json", b"{}")
+        lax = a_cloud(cloud.url(), redact=["email"], **settings)
+        with routed_stage(tmp_path, lax, privacy={"text": "personal"}) as stage:
+            stage.process(Record({"text": f"{HARD} ada@example.org 10.1.2.3"}))
+        cloud.asked.clear()
+        cloud.answer = lambda _path, _body: (200, "application/json", b'{"label": "install"}')
+        with routed_stage(tmp_path, a_cloud(cloud.url(), **later, **settings), privacy={"text": "personal"}) as stage:
+            if sent is not None:
+                revisions(stage, 1)
+            ends = time.monotonic() + WAIT_S
+            while stage.route.state().waiting:
+                assert time.monotonic() < ends
+                stage.tick(time.monotonic_ns())
+                time.sleep(0.02)
+        assert [body["text"] for _, body in cloud.asked] == ([] if sent is None else [sent])
 
 
 def test_what_may_never_leave_does_not_wait(tmp_path: Path) -> None:

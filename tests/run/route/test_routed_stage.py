@@ -296,6 +296,25 @@ def test_a_hedge_asks_once_more_and_takes_the_first_answer(tmp_path: Path, cloud
         assert len(cloud.asked) == 2
 
 
+def test_a_question_that_is_asked_twice_is_paid_twice(tmp_path: Path, cloud: CloudServer) -> None:
+    cloud.answer, cloud.pause_s = labelled("install"), 0.3
+    hedged = a_cloud(cloud.url(), hedge="20ms", timeout="5s", cost={"request": 1.0}, money_per_day=3)
+    with routed_stage(tmp_path, hedged) as stage:
+        answer(stage, HARD)
+        ends = time.monotonic() + 20
+        while stage.route.state().requests < 2 and time.monotonic() < ends:
+            time.sleep(0.02)
+        answer(stage, HARD)
+        assert answer(stage, HARD)["answered_by"] == "local"
+        assert stage.route.state().local == {"money": 1} and len(cloud.asked) == 4
+
+
+def test_half_a_character_is_asked_for_like_any_text(tmp_path: Path, cloud: CloudServer) -> None:
+    with routed_stage(tmp_path, a_cloud(cloud.url())) as stage:
+        assert answer(stage, HARD + " \ud800")["answered_by"] == "cloud"
+        assert cloud.asked[0][1] == {"text": HARD + " ?"}
+
+
 def test_without_a_calibration_a_stage_says_what_to_run(tmp_path: Path, cloud: CloudServer) -> None:
     plan = a_plan(tmp_path, a_cloud(cloud.url()), {"text": "public"})
     options: Any = plan.subject.options

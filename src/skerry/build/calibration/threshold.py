@@ -8,6 +8,8 @@ look like and however many thresholds there are.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -22,12 +24,15 @@ from skerry.build.calibration.bounds import (
     betting_upper_bound,
     binomial_tail,
     binomial_upper_bound,
+    signed_refuses,
+    signed_upper_bound,
 )
 from skerry.spec.errors import CalibrationError, TooFewError
 
-Kind = Literal["signed", "disagreement"]
+Kind = Literal["signed", "disagreement", "distance"]
 """``signed``: what the local answer loses beyond the cloud's, by the right answers, from -1 to 1. ``disagreement``:
-1 where the two differ, 0 where they agree; no right answers are needed."""
+1 where the two differ, 0 where they agree; no right answers are needed. ``distance``: how far they are apart, 0 to 1.
+The kind decides the test before any loss was seen: one that is picked by the sample may err twice as often."""
 STEEPEST, STEPS = 12.0, 960
 MOST_TIMES = 200
 """Times the sample that is there: who needs more is told that no sample will do."""
@@ -98,8 +103,8 @@ def certify(
         None ever could: the local side is wrong too often even where it is surest. Or the numbers are none.
     """
     score, loss = np.asarray(scores, dtype=np.float64), np.asarray(losses, dtype=np.float64)
-    _check(score, loss, epsilon, delta)
-    order = np.random.default_rng(0).permutation(len(score))  # files are sorted; the order must not tell of losses
+    _check(score, loss, epsilon, delta, kind)
+    order = _drawn(score, loss)
     score, loss = score[order], loss[order]
     points = _tested(score, loss, epsilon, delta, kind)
     best = next((point for point in reversed(points) if point.held), None)
@@ -112,11 +117,25 @@ def certify(
     )  # fmt: skip
 
 
-def _check(score: Floats, loss: Floats, epsilon: float, delta: float) -> None:
+def _drawn(score: Floats, loss: Floats) -> npt.NDArray[np.int64]:
+    """Return an order that does not tell of the losses, as files are sorted by what they are about.
+
+    It is drawn anew for each sample, and the same one for the same sample: one fixed order would be a lucky one for
+    some way of sorting, and break the promise there every third time.
+    """
+    told = hashlib.sha256(np.ascontiguousarray([score, loss]).tobytes()).digest()
+    return np.random.default_rng(list(told)).permutation(len(score))
+
+
+def _check(score: Floats, loss: Floats, epsilon: float, delta: float, kind: Kind) -> None:
     if score.shape != loss.shape or score.ndim != 1:
         raise CalibrationError(f"{score.shape} scores and {loss.shape} losses", expected="one of each for every text")
     if not (np.isfinite(score).all() and np.isfinite(loss).all() and (np.abs(loss) <= 1).all()):
         raise CalibrationError("scores and losses are not all finite", expected="losses from -1 to 1")
+    if kind == "disagreement" and not np.isin(loss, (0.0, 1.0)).all():
+        raise CalibrationError("a disagreement is neither 0 nor 1", expected="the kind `distance`")
+    if kind == "signed" and not np.isin(loss, (-1.0, 0.0, 1.0)).all():
+        raise CalibrationError("a signed loss is neither -1, 0 nor 1", expected="labels that are right or wrong")
     if not (0 < epsilon < 1 and 0 < delta < 1):
         raise CalibrationError(
             f"a loss of {epsilon:g} at a certainty of {1 - delta:g} cannot be tested",
@@ -141,19 +160,22 @@ def _tested(score: Floats, loss: Floats, epsilon: float, delta: float, kind: Kin
 
 def _holds(losses: Floats, epsilon: float, delta: float, kind: Kind) -> bool:
     """Tell whether "the mean loss is above epsilon" is refused at ``delta``."""
-    if kind == "disagreement" and _is_binary(losses):
+    if kind == "signed":
+        return _refuses(int((losses > 0).sum()), int((losses < 0).sum()), len(losses), epsilon, delta)
+    if kind == "disagreement":
         return binomial_tail(int(losses.sum()), len(losses), epsilon) <= delta
     return betting_log_capital(losses, epsilon, delta) >= math.log(1 / delta)
 
 
+_refuses = functools.lru_cache(4096)(signed_refuses)  # neighbours on the grid often let the same answers stand
+
+
 def _bound(losses: Floats, delta: float, kind: Kind) -> float:
-    if kind == "disagreement" and _is_binary(losses):
+    if kind == "signed":
+        return signed_upper_bound(int((losses > 0).sum()), int((losses < 0).sum()), len(losses), delta)
+    if kind == "disagreement":
         return binomial_upper_bound(int(losses.sum()), len(losses), delta)
     return betting_upper_bound(losses, delta)
-
-
-def _is_binary(losses: Floats) -> bool:
-    return bool(np.isin(losses, (0.0, 1.0)).all())
 
 
 def _thinned(points: Sequence[Point]) -> tuple[Point, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -17,6 +18,7 @@ from skerry.spec.errors import CalibrationError, SpecError, SpecMissingError
 from skerry.spec.ports import Context
 from skerry.spec.record import Record
 from skerry.spec.units import Duration
+from skerry.spec.words import did_you_mean
 
 PATIENCE = Duration(60.0)
 _AT_ONCE = 32
@@ -29,13 +31,14 @@ Notify = Callable[[int, int], None]
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """What came out, text by text: ``scores`` of the local side and its ``losses`` against the cloud.
 
-    ``labelled`` tells that right answers were known: losses are then from -1 to 1, else from 0 to 1. ``agreement`` is
-    the share of texts with the same answer on both sides; ``kept_back`` of the texts may not leave and were left out.
+    ``kind`` is what was measured: ``signed`` (-1, 0 or 1) where right answers were known, else ``disagreement`` of
+    labels (0 or 1) or ``distance`` of vectors (0 to 1). ``agreement`` is the share of texts with the same answer on
+    both sides; ``kept_back`` of the texts may not leave and were left out.
     """
 
     scores: list[float]
     losses: list[float]
-    labelled: bool
+    kind: Literal["signed", "disagreement", "distance"]
     agreement: float
     remote: str
     bytes: int
@@ -85,14 +88,15 @@ def compare(
     CalibrationError
         The cloud does not answer, or gives answers that are none: leaving those texts out would flatter one side.
     SpecError
-        Some examples have a label and others have none.
+        Some examples have a label and others have none, or a label is none of the stage's.
     """
     patient = max(plan.cloud.timeout, PATIENCE)  # nobody waits for these answers, and many go in one exchange
     plan = msgspec.structs.replace(plan, cloud=msgspec.structs.replace(plan.cloud, timeout=patient))
     gate = Gatekeeper(plan.privacy, plan.cloud)
     sent = [gate.sent(example, plan.subject.sent) for example in examples]
     chosen = [(example, text) for example, text in zip(examples, sent, strict=True) if text is not None]
-    labelled = _labelled([example for example, _ in chosen])
+    names = plan.subject.labels(context.home)
+    labelled = _labelled([example for example, _ in chosen], names)
     client = client_of(plan, context)
     oracle = Oracle(client, plan.subject, plan.cloud, context)
     scores: list[float] = []
@@ -102,7 +106,7 @@ def compare(
     try:
         for start in range(0, len(chosen), _AT_ONCE):
             part = chosen[start : start + _AT_ONCE]
-            answers = _asked(oracle, [text for _, text in part], float(plan.cloud.timeout))
+            answers = _asked(oracle, [text for _, text in part], float(plan.cloud.timeout), context.log)
             for (example, _), answer in zip(part, answers, strict=True):
                 score, apart, loss = _compared(plan, local, example, answer, labelled)
                 scores.append(score)
@@ -113,17 +117,31 @@ def compare(
         local.close()
         oracle.close()
     return Comparison(
-        scores=scores, losses=losses, labelled=labelled, agreement=same / len(scores) if scores else 0.0,
-        remote=client.remote, bytes=client.traffic.bytes, kept_back=len(examples) - len(chosen),
+        scores=scores, losses=losses, kind="signed" if labelled else "disagreement" if names else "distance",
+        agreement=same / len(scores) if scores else 0.0, remote=client.remote,
+        bytes=client.traffic.bytes, kept_back=len(examples) - len(chosen),
     )  # fmt: skip
 
 
-def _labelled(examples: Sequence[Mapping[str, Any]]) -> bool:
+def _labelled(examples: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bool:
+    """Tell whether right answers are known, and refuse some that no side could ever give.
+
+    Both sides would be wrong there, so that nothing would seem to be lost by never asking.
+    """
+    if not names:  # of a vector, no label tells anything
+        return False
     count = sum("label" in example for example in examples)
     if count not in {0, len(examples)}:
         raise SpecError(
             f"{count} of {len(examples)} calibration texts have a label", expected="`label` in every line, or in none"
         )
+    for example in examples if count else ():
+        if example["label"] not in names:
+            raise SpecError(
+                f"the calibration text {str(example.get('text', ''))[:40]!r} has the label {example['label']!r}, "
+                "which is none of the stage's", expected=f"one of {', '.join(names)}",
+                hint=did_you_mean(str(example["label"]), names),
+            )  # fmt: skip
     return bool(count)
 
 
@@ -147,7 +165,7 @@ def _compared(
     return score, apart, subject.loss(ours, truth) - subject.loss(cloud, truth)
 
 
-def _asked(oracle: Oracle, texts: Sequence[str], timeout_s: float) -> list[Answer]:
+def _asked(oracle: Oracle, texts: Sequence[str], timeout_s: float, log: logging.Logger) -> list[Answer]:
     """Ask, and ask again after a pause; raises ``CalibrationError`` when that does not help either."""
     pause = _PAUSE_S
     for number in range(1, _TRIES + 1):
@@ -156,6 +174,7 @@ def _asked(oracle: Oracle, texts: Sequence[str], timeout_s: float) -> list[Answe
         except (BadAnswerError, OSError) as error:
             if number == _TRIES:
                 raise _no_answer(error) from error
+            log.warning("no answer (%s); asking again in %g s", error, pause)
         time.sleep(pause)
         pause *= 2
     raise AssertionError("the loop returns or raises")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import secrets
 import threading
@@ -42,6 +43,8 @@ class Later:
         )  # fmt: skip
         self._route, self._context = route, context
         self._keep_s = float(cloud.keep_for)
+        with contextlib.suppress(OSError):  # a file system without modes
+            context.state.chmod(0o700)  # whole records lie there, personal fields too
         self._outbox = Outbox(context.state / _STORE, device=context.name, options=limits)
         self._ready: queue.SimpleQueue[tuple[int, Record]] = queue.SimpleQueue()
         self._sent: list[tuple[float, int]] = []
@@ -69,9 +72,9 @@ class Later:
         if not waiting:
             return
         items = []
-        for record, text in waiting:
+        for record, _ in waiting:
             record.fields[ID] = secrets.token_hex(8)
-            payload = {"text": text, "fields": _storable(record.fields)}
+            payload = {"fields": _storable(record.fields)}
             items.append(Item(stream=self._context.name, fields=payload, ttl_s=self._keep_s))
         try:
             self._outbox.put(items)
@@ -138,9 +141,11 @@ class Later:
         waiting = self._outbox.pending(limit=_AT_ONCE, excluding=taken)
         passed: list[tuple[int, Record, str]] = []
         for waits in waiting:
-            fields, text = waits.fields.get("fields"), waits.fields.get("text")
-            if not isinstance(fields, dict) or not isinstance(text, str):
-                self._outbox.bury(waits.seq, "no record of a route")
+            fields = waits.fields.get("fields")
+            # What may leave is decided anew: rules may have become stricter while it waited.
+            text = self._route.sendable(fields) if isinstance(fields, dict) else None
+            if not isinstance(fields, dict) or text is None:
+                self._outbox.bury(waits.seq, "it may not leave" if isinstance(fields, dict) else "no record of a route")
             elif self._route.may_consult(text, joins=bool(passed)):
                 passed.append((waits.seq, Record(dict(fields)), text))
             else:

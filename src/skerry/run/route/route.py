@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -66,7 +67,7 @@ class Route:
         self._clock, self._wall = clock, time.time
         self._lock = threading.Lock()
         self._users = 0
-        self._traffic, self._accounted = Traffic(), 0
+        self._traffic, self._accounted = Traffic(), Traffic()
         self._circuit = breaker.Circuit()
         self._foresight = Foresight(float(plan.cloud.deadline_certainty))
         self._memory = Memory(plan.cloud.cache)
@@ -222,15 +223,16 @@ class Route:
             self.tally.fault(fault)
         with self._lock:
             self._circuit = breaker.after(self._circuit, not fault, now, self.plan.cloud.breaker)
-            spent, self._accounted = self._traffic.bytes - self._accounted, self._traffic.bytes
-        self._settle(texts, spent)
+            before, self._accounted = self._accounted, msgspec.structs.replace(self._traffic)
+            nbytes, asked = self._accounted.bytes - before.bytes, self._accounted.texts - before.texts
+        self._settle(texts, nbytes, asked)
         return answers
 
-    def _settle(self, texts: Sequence[str], spent: int) -> None:
-        """Correct what was taken for an exchange by what it really took."""
+    def _settle(self, texts: Sequence[str], spent: int, asked: int) -> None:
+        """Correct what was taken for an exchange by what it really took, in bytes and in questions."""
         cost = self.plan.cloud.cost
         taken_bytes = sum(self._price(text)[0] for text in texts)
-        money = cost.request * len(texts) + cost.megabyte * spent / 1e6
+        money = cost.request * asked + cost.megabyte * spent / 1e6
         taken_money = sum(self._price(text)[1] for text in texts)
         self.tally.paid(money)
         try:
@@ -253,6 +255,10 @@ class Route:
         return True
 
     # -- later -------------------------------------------------------------------------------------------------------
+
+    def sendable(self, fields: Mapping[str, Any]) -> str | None:
+        """Return what may be sent for a record under the rules of now; ``None`` where nothing may."""
+        return self._gate.sent(fields, self.plan.subject.sent)
 
     def may_consult(self, text: str, *, joins: bool = False) -> bool:
         """Tell whether a record that waited may be asked for now, and take its price.

@@ -138,7 +138,7 @@ class EmbedSubject:
         import numpy as np
 
         length = float(np.linalg.norm(local) * np.linalg.norm(cloud))
-        return (1.0 - float(np.dot(local, cloud)) / length) / 2 if length else 1.0
+        return min(1.0, max(0.0, (1.0 - float(np.dot(local, cloud)) / length) / 2)) if length else 1.0
 
     def digest(self, home: Path) -> list[Any]:
         """Return the options."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import ssl
 import threading
@@ -152,7 +153,7 @@ class Server:
             )
         except (OSError, OverflowError) as error:
             raise UsageError(
-                f"cannot listen on {options.host}:{options.port}: {error}",
+                f"cannot listen on {options.host}:{options.port}: {_reason(error)}",
                 expected="an address of this machine and a free port",
                 hint="--port 0 takes any free one",
             ) from error
@@ -226,3 +227,9 @@ def _tls(options: ServeOptions) -> ssl.SSLContext | None:
             f"the certificate cannot be used: {error}", where=str(options.certificate), expected="files in PEM"
         ) from error
     return context
+
+
+def _reason(error: Exception) -> str:
+    """Return the system's own words: asyncio wraps them into a sentence with the address in it once more."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number).lower() if isinstance(number, int) and number > 0 else str(error)
