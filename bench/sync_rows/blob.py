@@ -48,7 +48,13 @@ def add_rows(report: Report, *, quick: bool = False) -> None:
 
 
 def upload(
-    world: SyncWorld, size: int, cuts: int, seed: int, rate_bits_per_s: float = RATE_BITS_PER_S
+    world: SyncWorld,
+    size: int,
+    cuts: int,
+    seed: int,
+    *,
+    rate_bits_per_s: float = RATE_BITS_PER_S,
+    round_trip_s: float = ROUND_TRIP_S,
 ) -> tuple[float, bool]:
     """Upload a file of random bytes; return wire bytes over its size, and whether the hub has it whole."""
     path = world.folder / "blob.bin"
@@ -59,7 +65,7 @@ def upload(
     identity = world.enrol("cam-1")
     options = UplinkOptions(first_pause=Duration(0.2), longest_pause=Duration(2.0))
     hub = ("127.0.0.1", world.port)
-    with ShapedLink(hub, rate_bits_per_s=rate_bits_per_s, round_trip_s=ROUND_TRIP_S) as link:
+    with ShapedLink(hub, rate_bits_per_s=rate_bits_per_s, round_trip_s=round_trip_s) as link:
         uplink = world.uplink(outbox, identity, link.port, options)
         digest = uplink.send_blob(path)
         for place in places:

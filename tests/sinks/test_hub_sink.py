@@ -53,9 +53,9 @@ class TestContract(SinkContract):
 
         def read() -> list[dict[str, Any]]:
             begin, before = time.monotonic(), -1  # what is durable here is at the hub soon: the test asks once only
-            while len(found := kept(tmp_path / "hub")) != before or (not found and time.monotonic() < begin + 0.6):
+            while len(found := kept(tmp_path / "hub")) != before or (not found and time.monotonic() < begin + 0.4):
                 before = len(found)
-                time.sleep(0.15)
+                time.sleep(0.1)
             return found
 
         yield SinkCase(make=lambda: hub_sink(address), read=read, home=tmp_path)

@@ -40,7 +40,11 @@ def be_hub(folder: Path, host: str, port: int) -> None:
 
 
 def be_device(folder: Path, host: str, port: int, token: str, options: UplinkOptions) -> None:
-    """Record and send until somebody closes our standard input, then send what is left; tell of every failure."""
+    """Record and send until somebody closes our standard input, then send what is left; tell of every failure.
+
+    Begins when a line comes in: the hub is there by then.
+    """
+    sys.stdin.readline()
     identity = enrol("", token, folder / "identity")
     outbox = Outbox(folder / "outbox", device=identity.device)
     target = Target("https", host, port)

@@ -68,7 +68,7 @@ def test_a_broker_without_a_hub_settles_nothing(world: World) -> None:
         outbox = world.outbox()
         outbox.put(items(3, priority="critical"))
         uplink = world.uplink(outbox, world.identity(), broker.port, carrier="mqtt")
-        time.sleep(0.5)
+        time.sleep(0.3)
         assert outbox.status().pending == 3 and uplink.status().acknowledged == 0
         uplink.close()
 

@@ -96,9 +96,12 @@ def swallow(folder: Path, ether: Ether, cuts: int, cut_s: float, options: dict[s
     with contextlib.ExitStack() as stack:
         hub = stack.enter_context(child(ether.hub, be="hub", **place))
         stack.callback(hub.kill)
-        said(hub, "ready")
         device = stack.enter_context(child(ether.device, be="device", token=token, options=options, **place))
         stack.callback(device.kill)
+        assert device.stdin is not None and hub.stdin is not None
+        said(hub, "ready")
+        device.stdin.write("begin\n")
+        device.stdin.flush()
         said(device, "acknowledged")
         noticed = []
         for _ in range(cuts):
@@ -110,7 +113,6 @@ def swallow(folder: Path, ether: Ether, cuts: int, cut_s: float, options: dict[s
             time.sleep(max(0.0, begin + cut_s - time.monotonic()))
             ether.heal()
             time.sleep(0.5)
-        assert device.stdin is not None and hub.stdin is not None
         device.stdin.close()
         end = said(device, "recorded")
         hub.stdin.close()

@@ -75,7 +75,7 @@ def test_a_connection_that_died_silently_is_found_and_made_anew(world: World) ->
     world.start_hub()
     options = UplinkOptions(
         linger=Duration(0.01), first_pause=Duration(0.05), longest_pause=Duration(0.1),
-        silence=Duration(1.0), timeout=Duration(1.5), in_flight=1,
+        silence=Duration(1.0), timeout=Duration(0.7), in_flight=1,
     )  # fmt: skip
     outbox = world.outbox()
     with ShapedLink(("127.0.0.1", world.port)) as link:
