@@ -49,7 +49,7 @@ class BlobsApp:
             caller = known_caller(self._parts.access, scope)
             name = scope["path"].removeprefix(PREFIX).removeprefix("/")
             if scope["method"] == "GET" and name:
-                await self._download(name, caller, headers_of(scope), send)
+                await self._download(name, caller, headers_of(scope), receive, send)
                 return
             status, headers, body = await self._answer(scope, name, caller, receive)
         except (Refusal, SkerryError, OSError) as error:
@@ -167,7 +167,14 @@ class BlobsApp:
         await asyncio.to_thread(_sync, file)
         return offset, whole
 
-    async def _download(self, name: str, caller: Caller, headers: Mapping[str, str], send: Callable[..., Any]) -> None:
+    async def _download(
+        self,
+        name: str,
+        caller: Caller,
+        headers: Mapping[str, str],
+        receive: Callable[..., Any],
+        send: Callable[..., Any],
+    ) -> None:
         card, path = await asyncio.to_thread(self._blobs.find, name, owner_of(caller), all_of_them=caller.operates)
         first, last = range_of(headers.get("range", ""), card.size)
         part = {"content-range": f"bytes {first}-{last}/{card.size}"} if "range" in headers else {}
@@ -177,7 +184,7 @@ class BlobsApp:
         }  # fmt: skip
         raw = [(key.encode(), value.encode()) for key, value in told.items()]
         await send({"type": "http.response.start", "status": 206 if part else 200, "headers": raw})
-        await _send_file(path, first, last - first + 1, send)
+        await _send_file(path, first, last - first + 1, receive, send)
 
 
 class _Transfer:
@@ -226,11 +233,14 @@ def range_of(text: str, size: int) -> tuple[int, int]:
     return first, last
 
 
-async def _send_file(path: Path, first: int, left: int, send: Callable[..., Any]) -> None:
+async def _send_file(
+    path: Path, first: int, left: int, receive: Callable[..., Any], send: Callable[..., Any]
+) -> None:  # fmt: skip
+    gone = asyncio.ensure_future(_disconnection(receive))  # sending to nobody returns at once and says nothing
     file = await asyncio.to_thread(path.open, "rb")
     try:
         file.seek(first)
-        while left:
+        while left and not gone.done():
             piece = await asyncio.to_thread(file.read, min(_PIECE, left))
             if not piece:
                 break
@@ -238,7 +248,13 @@ async def _send_file(path: Path, first: int, left: int, send: Callable[..., Any]
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
     finally:
+        gone.cancel()
         file.close()
+
+
+async def _disconnection(receive: Callable[..., Any]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _write_all(file: IO[bytes], data: bytes) -> int:

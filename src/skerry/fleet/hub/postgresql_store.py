@@ -171,11 +171,16 @@ class PostgresqlTransaction(SqlTransaction):
 
     def __init__(self, connection: Any, psycopg: Any) -> None:
         self._connection = connection
+        # What is the server's own trouble, also where an effect comes upon it.
+        self._trouble = (psycopg.OperationalError, psycopg.InternalError)
         # What no repetition mends: values that no column takes. A full disk or a lost server is an OperationalError.
         self._unfit = (psycopg.DataError, psycopg.IntegrityError, OverflowError, TypeError, ValueError)
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
-        cursor = self._connection.execute(_own(statement), values)
+        try:
+            cursor = self._connection.execute(_own(statement), values)
+        except self._trouble as error:
+            raise HubError(f"the hub's database cannot be written: {error}") from error
         return list(cursor) if cursor.description is not None else []
 
     def _list(self, values: Iterable[Any]) -> list[Any]:

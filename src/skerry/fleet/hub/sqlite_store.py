@@ -23,7 +23,7 @@ _TYPES = {
 _JOINED = (
     "SELECT r.id, r.account, a.device, a.epoch, r.seq, r.digest, r.stream, r.fields, r.at_ms, r.at_from, r.mono_us,"
     " r.boot, r.offset_ms, r.synced, r.priority, r.release, r.received_ms"
-    " FROM records r CROSS JOIN accounts a ON a.id = r.account WHERE"
+    " FROM records r {} CROSS JOIN accounts a ON a.id = r.account WHERE"
 )
 _AMONG = "IN (SELECT value FROM json_each(?))"
 
@@ -105,10 +105,11 @@ class SqliteStore(SqlReading):
     ) -> list[StoredRecord]:
         """Return records beyond a number, in rising order."""
         clauses, values = conditions(only, "?")
-        # A plus keeps SQLite from walking along the numbers: it cannot tell when an index leads to few records.
-        number = "+r.id" if only is not None and self._is_narrow(only) else "r.id"
+        # SQLite cannot tell whether an index leads to few records, which are then sorted for every page, or to most of
+        # them: then it is better to walk along the numbers. A plus keeps it from that, NOT INDEXED makes it do that.
+        number, index = ("+r.id", "") if only is not None and self._is_narrow(only) else ("r.id", "NOT INDEXED")
         order = "DESC" if newest else "ASC"
-        statement = f"{_JOINED} {number} > ?{clauses} ORDER BY {number} {order} LIMIT ?"
+        statement = f"{_JOINED.format(index)} {number} > ?{clauses} ORDER BY {number} {order} LIMIT ?"
         with self._reading, self._told("read"):
             found = within_bytes(map(record_of, self._reader.execute(statement, [after, *values, limit])))
         return found[::-1] if newest else found
@@ -138,14 +139,22 @@ class SqliteTransaction(SqlTransaction):
     AMONG = _AMONG
 
     def __init__(self, connection: Any, apsw: Any) -> None:
-        self._connection = connection
+        self._connection, self._depth = connection, 0
+        # What is the store's own trouble, also where an effect comes upon it.
+        self._trouble = (
+            apsw.FullError, apsw.IOError, apsw.BusyError, apsw.CorruptError, apsw.NoMemError, apsw.ReadOnlyError,
+            apsw.CantOpenError, apsw.InterruptError,
+        )  # fmt: skip
         # What no repetition mends; everything else (full, busy, damaged) is the store's own trouble.
         self._unfit = (
             apsw.TooBigError, apsw.MismatchError, apsw.ConstraintError, OverflowError, TypeError, ValueError,
         )  # fmt: skip
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
-        return list(self._connection.execute(statement, values))
+        try:
+            return list(self._connection.execute(statement, values))
+        except self._trouble as error:
+            raise HubError(f"the hub's store cannot be written: {error}") from error
 
     def _list(self, values: Iterable[Any]) -> str:
         return json.dumps(list(values))
@@ -153,8 +162,19 @@ class SqliteTransaction(SqlTransaction):
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo what is done inside when it raises."""
-        with self._connection:
+        self._depth += 1
+        name = f"s{self._depth}"
+        self._connection.execute(f"SAVEPOINT {name}")
+        try:
             yield
+        except BaseException:
+            # A full disk undoes the whole transaction by itself; then there is nothing to go back to.
+            if self._connection.in_transaction:
+                self._connection.execute(f"ROLLBACK TO {name}; RELEASE {name}")
+            raise
+        finally:
+            self._depth -= 1
+        self._connection.execute(f"RELEASE {name}")
 
     def insert(self, records: Sequence[StoredRecord]) -> None:
         """Write records."""
