@@ -191,6 +191,29 @@ def test_check_refuses_what_may_not_leave_and_says_where(
     assert all(word in told for word in words), told
 
 
+MAPS = "  - map: {set: {text: 'message + \"!\"'}}\n"
+COPIES = "  - map: {set: {copy: message}}\n  - map: {set: {text: copy}}\n"
+
+
+@pytest.mark.parametrize(
+    ("stages", "code"),
+    [
+        (MAPS, 10), (COPIES, 10), ("  - redact: {fields: [copy]}\n" + COPIES, 10),
+        ("  - redact: {fields: [message]}\n" + COPIES, 0), ("  - redact: {}\n" + MAPS, 0),
+        (COPIES + "  - redact: {fields: [text]}\n", 0), ("""  - map: {set: {text: '"message"'}}\n""", 0),
+    ],
+)  # fmt: skip
+def test_what_is_made_of_a_personal_field_is_no_more_public_than_that(
+    project: Path, capsys: pytest.CaptureFixture[str], stages: str, code: int
+) -> None:
+    write(project, read_url(project), privacy="text: public, message: personal")
+    file = project / "pipeline.yaml"
+    file.write_text(file.read_text().replace("stages:\n", "stages:\n" + stages))
+    assert main(["check", str(project)]) == code
+    told = capsys.readouterr().err
+    assert code == 0 or "'text' is made of 'message', which is personal" in told
+
+
 @pytest.mark.parametrize("more", ["redact: [email]", "consent: agreed"])
 def test_check_takes_what_may_leave_and_warns_of_a_missing_calibration(
     project: Path, capsys: pytest.CaptureFixture[str], more: str

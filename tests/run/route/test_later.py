@@ -17,6 +17,12 @@ from .cloud import HARD, SURE, a_cloud, cloud_server, routed_stage
 WAIT_S = 20.0
 
 
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is looked at every 50 ms instead of every second."""
+    monkeypatch.setattr("skerry.run.route.later._LOOK_EVERY_S", 0.05)
+
+
 def revisions(stage: Any, count: int) -> list[dict[str, Any]]:
     """Tick until so many revisions came."""
     found: list[dict[str, Any]] = []

@@ -28,7 +28,7 @@ INFER = "/v2/models/adder/infer"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     words = text_model(tmp_path_factory.mktemp("words"))
-    with serving(Adder(), words, max_body=Size(100_000), patience=Duration(1.0), max_head=Size(8192)) as found:
+    with serving(Adder(), words, max_body=Size(100_000), patience=Duration(0.6), max_head=Size(8192)) as found:
         yield found
 
 

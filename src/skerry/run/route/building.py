@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from skerry.run.route.privacy import check_privacy
+from skerry.run.route.privacy import check_origin, check_privacy
 from skerry.run.route.route import Plan, Route
 from skerry.run.route.stage import RevisingStage, RoutedStage
 from skerry.run.route.subject import subject_of
@@ -42,6 +42,8 @@ def plan_of_route(entry: StageEntry, options: Options, cloud: Cloud, project: Pr
         )  # fmt: skip
     subject = subject_of(entry.kind, options, cloud, where=where)
     check_privacy(document, entry.path, cloud, subject.sent, project.pipeline.privacy)
+    before = project.stages[: project.stages.index(entry)]
+    check_origin(document, entry.path, before, subject.sent, project.pipeline.privacy)
     address, _ = parse_address(cloud.url, where=document.place((*keys, "url")))
     if address.scheme not in {"http", "https"}:
         raise SpecError(

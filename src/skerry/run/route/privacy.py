@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skerry.run.stages.redact import RedactOptions, RedactStage
 from skerry.spec.cloud import Cloud
 from skerry.spec.document import Document, Keys
 from skerry.spec.errors import SpecError
-from skerry.spec.pipeline import Privacy
+from skerry.spec.pipeline import Privacy, StageEntry
 from skerry.spec.words import did_you_mean
 
 
@@ -67,3 +68,46 @@ def check_privacy(document: Document, keys: Keys, cloud: Cloud, name: str, label
             where=document.place_of_key((*keys, "cloud")),
             expected="`redact: [email, …]`, or `consent:` with the name of the field that allows it",
         )
+
+
+def check_origin(
+    document: Document, keys: Keys, before: Sequence[StageEntry], name: str, labels: Mapping[str, Privacy]
+) -> None:
+    """Raise ``SpecError`` for a field that may leave, and that a `map` before it makes of a personal one.
+
+    What `redact` went over is personal no more. A function, a program or a model may hide where a text comes from: it
+    is the label of its field that counts.
+
+    Parameters
+    ----------
+    keys:
+        What leads to the stage's options in the file.
+    before:
+        The stages above it, in the order of the file.
+    """
+    if labels.get(name, "personal") == "personal":
+        return
+    origins = {field: field for field, label in labels.items() if label == "personal"}
+    for entry in before:
+        options = entry.options if isinstance(entry.options, dict) else {}
+        if entry.kind == "redact":
+            for field in options.get("fields") or list(origins):
+                origins.pop(field, None)
+        made = options.get("set") if entry.kind == "map" else None
+        for field, source in made.items() if isinstance(made, dict) else ():
+            of = next((origins[word] for word in _names(str(source)) if word in origins), None)
+            if of is not None:
+                origins[field] = of
+            elif labels.get(field) != "personal":
+                origins.pop(field, None)
+    if name in origins:
+        raise SpecError(
+            f"the field {name!r} is made of {origins[name]!r}, which is personal, and would leave as {labels[name]}",
+            where=document.place_of_key((*keys, "cloud")),
+            expected=f"privacy: {{{name}: personal}} with `redact` in `cloud`, or a `redact` stage before it",
+        )
+
+
+def _names(expression: str) -> list[str]:
+    """Return the words of a CEL expression outside of its texts."""
+    return re.findall(r"[A-Za-z_]\w*", re.sub(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", " ", expression))
