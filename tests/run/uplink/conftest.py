@@ -35,6 +35,18 @@ QUICK = UplinkOptions(
 )
 
 
+class ClockAhead(SystemClock):
+    """A clock that is some hours ahead."""
+
+    hours = 0.0
+
+    def wall_ms(self) -> int:
+        return super().wall_ms() + int(self.hours * 3.6e6)
+
+    def synced(self) -> bool:
+        return True
+
+
 class World:
     """A folder with a hub, devices that send to it, and everything that has to be closed in the end."""
 

@@ -19,7 +19,7 @@ from skerry.spec.units import Duration
 from skerry.trust.authority import Authority
 from skerry.trust.authority_options import AuthorityOptions
 from skerry.trust.enrolment import enrol
-from tests.run.uplink.conftest import World, eventually, items
+from tests.run.uplink.conftest import ClockAhead, World, eventually, items
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ def test_certificates_of_seconds_are_renewed_again_and_again(world: World, monke
 def test_a_certificate_that_ends_while_it_cannot_be_renewed_is_told_and_mended(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = AuthorityOptions(certificate_life=Duration(1.0), backdate=Duration(0.2), an_hour=1000)
-    monkeypatch.setattr("skerry.trust.authority.AuthorityOptions", lambda: short)
-    world.start_hub(tls=True)
+    the_hubs = ClockAhead()
+    the_hubs.hours = -23.5  # so what is made now ends in half an hour
+    world.start_hub(tls=True, clock=lambda: the_hubs.wall_ms() / 1000)
     outbox = world.outbox()
     renews, broken = Authority.renew, threading.Event()
 
@@ -69,11 +69,10 @@ def test_a_certificate_that_ends_while_it_cannot_be_renewed_is_told_and_mended(
         return renews(self, *words, **more)
 
     monkeypatch.setattr(Authority, "renew", renew)
-    identity = world.identity()
     broken.set()
-    uplink = world.uplink(outbox, identity)
+    uplink = world.uplink(outbox, world.identity(now=the_hubs.wall_ms() / 1000))
     send(outbox, uplink)
-    time.sleep(1.1)
+    the_hubs.hours = 0.75
     outbox.put(items(4, priority="critical"))
     uplink.wake()
     assert eventually(lambda: uplink.status().state == "refused"), uplink.status()

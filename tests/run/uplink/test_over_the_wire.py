@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from skerry.run.outbox.clock import SystemClock
 from skerry.run.outbox.item import Item
 from skerry.run.uplink.options import UplinkOptions
 from skerry.run.uplink.passport import Passport
@@ -19,7 +18,7 @@ from skerry.spec.units import Duration
 from skerry.testing.http_server import http_server
 from skerry.testing.shaped_link import ShapedLink
 from skerry.trust.identity import load_identity
-from tests.run.uplink.conftest import QUICK, World, eventually, items
+from tests.run.uplink.conftest import QUICK, ClockAhead, World, eventually, items
 
 
 def test_records_arrive_over_tls_and_are_forgotten_here(world: World) -> None:
@@ -204,18 +203,6 @@ def test_a_revoked_device_is_refused_and_keeps_its_records(world: World) -> None
     uplink.wake()
     assert eventually(lambda: uplink.status().state == "refused"), uplink.status()
     assert outbox.status().pending == 3
-
-
-class ClockAhead(SystemClock):
-    """A clock that is some hours ahead."""
-
-    hours = 0.0
-
-    def wall_ms(self) -> int:
-        return super().wall_ms() + int(self.hours * 3.6e6)
-
-    def synced(self) -> bool:
-        return True
 
 
 def test_a_certificate_is_renewed_while_the_uplink_runs(world: World) -> None:
