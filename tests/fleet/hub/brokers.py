@@ -19,9 +19,9 @@ from skerry.testing.broker import free_port
 
 
 class Receiver:
-    """A webhook on loopback that keeps the events it took, and can be told to refuse."""
+    """A webhook on loopback that keeps the events it took, and can be told to refuse, also ``most`` at once."""
 
-    def __init__(self, answers: list[int] | None = None) -> None:
+    def __init__(self, answers: list[int] | None = None, *, most: int = 10_000) -> None:
         self.events: list[dict[str, Any]] = []
         self.kinds: set[str] = set()
         answers = answers or []
@@ -30,7 +30,7 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status = answers.pop(0) if answers else 200
+                status = answers.pop(0) if answers else 200 if len(body) <= most else 413
                 if status < 300 or status == 599:  # 599: taken, but the answer is lost
                     receiver.kinds.add(self.headers["Content-Type"])
                     receiver.events += body if isinstance(body, list) else [body]

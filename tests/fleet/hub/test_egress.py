@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -153,6 +154,39 @@ def test_mqtt_confirms_every_event_and_a_broker_that_dies_gets_the_rest(
         subscriber.loop_stop()
     assert [each[1] for each in seen[:40]] == ids(1, 40)
     assert seen[0][0] == "records/pump-1/events" and seen[0][2] == "application/cloudevents+json"
+    hub.close()
+
+
+def test_a_receiver_that_takes_small_batches_only_gets_all_of_it(start_hub: Callable[..., Hub]) -> None:
+    """413 for more than three at once: asking again with the same would never get on."""
+    receiver = Receiver(most=3)
+    hub, device = start_hub(egress=(receiver.url,)), Device()
+    send(hub, device, 1, 40)
+    until(lambda: len(receiver.events) >= 40)
+    assert [event["id"] for event in receiver.events] == ids(1, 40)
+    receiver.close()
+
+
+def test_a_receiver_that_never_answers_holds_up_neither_the_others_nor_the_end(
+    receiver: Receiver, start_hub: Callable[..., Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skerry.fleet.hub.egress.outlet.END_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system takes connections, and nobody reads
+        stuck = f"127.0.0.1:{silent.getsockname()[1]}"
+        uris = (
+            f"http://{stuck}/x?name=hook&timeout_s=0.5",
+            f"mqtt://{stuck}/x?name=mqtt",
+            f"nats://{stuck}/x?name=nats",
+        )
+        hub, device = start_hub(egress=(*uris, f"{receiver.url}?name=well")), Device()
+        send(hub, device, 1, 20)
+        until(lambda: len(receiver.events) == 20)
+        until(lambda: re.search(r'skerry_egress_failures_total\{egress="hook"\} [1-9]', metrics(hub)))
+        told = {each["name"]: each for each in request(hub.port, "GET", "/v1/egress").json()["egress"]}
+        assert told["hook"]["behind"] == 20 and "timed out" in told["hook"]["trouble"] and told["well"]["behind"] == 0
+        hub.close()
+    hub = start_hub(egress=(f"{receiver.url}?name=hook",))
+    until(lambda: len(receiver.events) == 40)
     hub.close()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -84,6 +85,7 @@ class RunningOutlet:
         self._position, self._batch = 0, options.batch
         self._delivered = self._failures = 0
         self._trouble = ""
+        self._end_by = 0.0
         self._end, self._news = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"egress-{name}", daemon=True)
 
@@ -108,12 +110,18 @@ class RunningOutlet:
             "trouble": self._trouble,
         }  # fmt: skip
 
+    def end(self) -> None:
+        """Take up nothing new; what is under way has :data:`END_S` from the first call on."""
+        if not self._end.is_set():
+            self._end_by = time.monotonic() + END_S
+            self._end.set()
+        self._news.set()
+
     def close(self) -> None:
         """End after the events under way; safe to call twice."""
-        self._end.set()
-        self._news.set()
+        self.end()
         if self._thread.is_alive():
-            self._thread.join(END_S)
+            self._thread.join(max(0.0, self._end_by - time.monotonic()))
 
     def _work(self) -> None:
         attempts, is_open = 0, False
