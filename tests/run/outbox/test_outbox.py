@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skerry.run.outbox import Item, ItemsRefusedError, Outbox
+from skerry.run.outbox import Item, ItemsRefusedError, Outbox, folder, looking
 from skerry.run.outbox.item import Packer, unpack
 from skerry.run.outbox.life import Instant
 from skerry.run.outbox.options import PRIORITIES
@@ -312,3 +312,17 @@ def test_the_log_keeps_its_size_so_that_a_commit_finds_its_space(tmp_path: Path)
     with opened(tmp_path) as outbox:
         assert log.stat().st_size == size, "it is kept over a restart"
         assert len(numbers(outbox)) == 600
+
+
+def test_a_process_that_comes_in_the_moment_of_a_replay_is_asked_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as outbox:
+        outbox.put([item(1)])
+        outbox.bury(1, "poison")
+        monkeypatch.setattr(folder, "is_held", lambda path: False)
+        assert not looking.change(outbox.path, "replay", None, 0.1)
+        assert not (tmp_path / "outbox-1.db").exists(), "no store is left over"
+        outbox._tended_us = -(10**9)
+        outbox.losses()
+        assert numbers(outbox) == [1]

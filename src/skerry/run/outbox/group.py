@@ -102,21 +102,24 @@ class GroupCommit(Generic[Work]):
             gate.acquire(timeout=_LOOK_S)
 
     def _lead(self, own: Ticket[Work]) -> None:
+        group: list[Ticket[Work]] = []
         try:
             with self._turn:
                 if not own.done:
-                    self._do(own)
+                    self._do(own, group)
         finally:
             self._wake_next()
+            for ticket in group:
+                if ticket is not own:
+                    ticket.wake()
 
     def _wake_next(self) -> None:
         """Let the first who waits take the turn; who comes later has seen that it is free."""
         with suppress(IndexError):
             self._queue[0].wake()
 
-    def _do(self, own: Ticket[Work]) -> None:
-        """Commit for all who are there, one's own work among it; everybody is told, whatever happens."""
-        group: list[Ticket[Work]] = []
+    def _do(self, own: Ticket[Work], group: list[Ticket[Work]]) -> None:
+        """Commit for all who are there, one's own work among it; everybody's ticket tells, whatever happens."""
         began = time.perf_counter()
         try:
             if self._callers > 1:
@@ -135,8 +138,6 @@ class GroupCommit(Generic[Work]):
             self._callers = len(group) + len(self._queue)
             for ticket in group:
                 ticket.done = True
-                if ticket is not own:
-                    ticket.wake()
 
     def _fail(self, own: Ticket[Work], group: Sequence[Ticket[Work]], error: BaseException) -> None:
         """Tell a group that its commit was broken off; only the leader was sent a Ctrl-C."""

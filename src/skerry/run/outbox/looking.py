@@ -88,5 +88,8 @@ def change(path: Path, verb: requests.Verb, ids: Sequence[int] | None, patience_
     if folder.is_held(path):
         return requests.leave(path, verb, ids, patience_s)
     with Outbox(path, device=look(path).device, options=_QUIET) as outbox:
-        (outbox.replay if verb == "replay" else outbox.drop)(ids)
-    return True
+        if outbox.path == path:
+            (outbox.replay if verb == "replay" else outbox.drop)(ids)
+            return True
+        outbox.retire()  # a process has taken the store in this very moment, and what was opened is a new one
+    return requests.leave(path, verb, ids, patience_s)
