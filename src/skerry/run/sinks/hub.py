@@ -14,7 +14,6 @@ import msgspec
 from skerry.run.encoding import Encoder
 from skerry.run.uplink.options import UplinkOptions, check_options
 from skerry.spec.errors import (
-    IdentityMissingError,
     OutboxError,
     OutboxFullError,
     SinkError,
@@ -128,8 +127,6 @@ class HubSink:
             if self._address.scheme == "hub+http":
                 return loopback_identity(context.state / "identity", options.device or host_name())
             return load_identity(context.home / options.identity if options.identity else None)
-        except IdentityMissingError as error:
-            raise SinkUnavailableError(error.message, where=error.where, hint=error.hint) from error
         except TrustError as error:
             raise SinkUnavailableError(error.message, where=error.where, hint=error.hint) from error
 
