@@ -207,6 +207,45 @@ def test_a_record_whose_receipt_was_lost_is_not_sent_again_under_a_new_number() 
     assert world.conductor.status().forks == 1
 
 
+@given(
+    st.sets(st.integers(1, 25)),
+    st.lists(st.sampled_from(["put", "send", "send", "send", "answer", "lose", "refuse", "restart"]), max_size=40),
+)
+@settings(max_examples=200)
+def test_no_fork_loses_or_doubles_anything(collisions: set[int], events: list[str]) -> None:
+    world = World(in_flight=3, most_records=3)
+    other = MemoryStore(world.clock)
+    other.put(25, text="another device")
+    world.hub.kept = {(world.store.epoch, seq): other.records[seq] for seq in collisions}
+    jobs: list[Job] = []
+    made = 0
+    for event in ["put", "put", *events]:
+        if event == "put":
+            for _ in range(3):
+                made += 1
+                world.store.put(1, priority=3, made=made)
+        elif event == "send":
+            found = world.conductor.next()
+            if isinstance(found, Job):
+                jobs.append(found)
+            else:
+                world.clock.move(min(found.seconds, 300.0))
+        elif event == "restart":
+            jobs, world.conductor = [], world.new_conductor()
+        elif jobs:
+            job = jobs.pop()
+            answer = Answer(status=503, is_hub=True) if event == "refuse" else world.hub.answer(job.batch)
+            if event == "lose":
+                world.conductor.broke(job, "cut", 100)
+            else:
+                world.conductor.answered(job, answer, 700)
+    for job in jobs:
+        world.conductor.broke(job, "cut", 100)
+    world.drain()
+    arrived = [world.hub.kept[key].fields["made"] for key in world.hub.effects]
+    assert sorted(arrived) == list(range(1, made + 1))
+
+
 def test_a_hub_that_always_wants_a_new_epoch_is_asked_ever_less() -> None:
     world = World()
     world.store.put(3, priority=3)

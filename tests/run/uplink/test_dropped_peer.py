@@ -108,7 +108,8 @@ def swallow(folder: Path, ether: Ether, cuts: int, cut_s: float, options: dict[s
             time.sleep(0.3)
             begin = time.monotonic()
             ether.cut()
-            told = said(device, "lost")
+            while (told := said(device, "lost"))["at"] < begin:
+                pass  # of the cut before
             noticed.append((told["at"] - begin, told["why"]))
             time.sleep(max(0.0, begin + cut_s - time.monotonic()))
             ether.heal()
