@@ -59,6 +59,20 @@ def test_who_reads_nothing_is_hung_up_on_and_makes_room(
     deaf.close()
 
 
+def test_who_reads_nothing_does_not_hold_up_the_end(
+    start_hub: Callable[..., Hub], caplog: pytest.LogCaptureFixture
+) -> None:
+    hub, device, noise = start_hub(), Device(), random.Random(1)
+    sent = [record(seq, {"text": noise.randbytes(500_000).hex()}) for seq in range(1, 9)]
+    assert request(hub.port, "POST", "/v1/batches", device.pack(sent)).status == 200
+    deaf = asking(hub.port, "/v1/records/stream?after=0")
+    assert deaf.recv(100).startswith(b"HTTP/1.1 200")
+    time.sleep(0.3)  # until what is sent has filled the buffers in between
+    hub.close()
+    deaf.close()
+    assert "exceeded" not in caplog.text and "Exception" not in caplog.text
+
+
 def test_slow_uploads_of_one_device_keep_no_other_out(tmp_path: Path, start_hub: Callable[..., Hub]) -> None:
     options = HubOptions(max_body=Size(2**20), in_flight=Size(4 * 2**20))
     fleet = Fleet(tmp_path, lambda **settings: start_hub(**settings, options=options))

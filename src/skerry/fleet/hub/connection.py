@@ -103,6 +103,11 @@ def protocol_class(most_unproven: int) -> type[Any]:
                 self._stall = None
             super().resume_writing()
 
+        def shutdown(self) -> None:
+            super().shutdown()
+            if self._stall is not None:  # who reads nothing does not hold up the end; streams and blobs are resumable
+                self.transport.abort()
+
         def connection_lost(self, exc: Exception | None) -> None:
             unproven.discard(self)
             for timer in (self._silence, self._visit, self._stall):

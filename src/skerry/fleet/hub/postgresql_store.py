@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from skerry.fleet.hub.rows import record_of, row_of
-from skerry.fleet.hub.store import Filter, StoredRecord, Transaction, UnfitError, conditions, within_bytes
+from skerry.fleet.hub.store import READ_BYTES, Filter, StoredRecord, Transaction, UnfitError, conditions, within_bytes
 from skerry.fleet.hub.tables import COLUMNS, TABLES, VERSION, Row, SqlReading, SqlTransaction
 from skerry.spec.errors import DependencyError, HubError
 
@@ -138,23 +138,29 @@ class PostgresqlStore(SqlReading):
         return self._reader
 
     def records(
-        self, *, after: int = 0, limit: int = 1000, only: Filter | None = None, newest: bool = False
+        self,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        only: Filter | None = None,
+        newest: bool = False,
+        most_bytes: int = READ_BYTES,
     ) -> list[StoredRecord]:
         """Return records beyond a number, in rising order."""
         clauses, values = conditions(only, "?")
         order = "DESC" if newest else "ASC"
         statement = f"{_JOINED}{clauses} ORDER BY r.id {order} LIMIT ?"
         with self._reading, self._told("read"):
-            found = self._read_records(statement, [after, *values, limit])
+            found = self._read_records(statement, [after, *values, limit], most_bytes)
         return found[::-1] if newest else found
 
-    def _read_records(self, statement: str, values: Sequence[Any]) -> list[StoredRecord]:
+    def _read_records(self, statement: str, values: Sequence[Any], most_bytes: int) -> list[StoredRecord]:
         """Read records by a cursor at the server, so that only what is looked at comes here."""
         connection = self._reading_connection()
         with connection.transaction(), connection.cursor(name="records") as rows:
             rows.itersize = _ROWS
             rows.execute(_own(statement), values)
-            return within_bytes(map(record_of, rows))
+            return within_bytes(map(record_of, rows), most_bytes)
 
     def close(self) -> None:
         """Close both connections; safe to call twice."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skerry.fleet.hub.rows import record_of, row_of
-from skerry.fleet.hub.store import Filter, StoredRecord, Transaction, UnfitError, conditions, within_bytes
+from skerry.fleet.hub.store import READ_BYTES, Filter, StoredRecord, Transaction, UnfitError, conditions, within_bytes
 from skerry.fleet.hub.tables import COLUMNS, TABLES, VERSION, Row, SqlReading, SqlTransaction
 from skerry.spec.errors import DependencyError, HubError
 
@@ -101,7 +101,13 @@ class SqliteStore(SqlReading):
         return json.dumps(list(values))
 
     def records(
-        self, *, after: int = 0, limit: int = 1000, only: Filter | None = None, newest: bool = False
+        self,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        only: Filter | None = None,
+        newest: bool = False,
+        most_bytes: int = READ_BYTES,
     ) -> list[StoredRecord]:
         """Return records beyond a number, in rising order."""
         clauses, values = conditions(only, "?")
@@ -111,7 +117,7 @@ class SqliteStore(SqlReading):
         order = "DESC" if newest else "ASC"
         statement = f"{_JOINED.format(index)} {number} > ?{clauses} ORDER BY {number} {order} LIMIT ?"
         with self._reading, self._told("read"):
-            found = within_bytes(map(record_of, self._reader.execute(statement, [after, *values, limit])))
+            found = within_bytes(map(record_of, self._reader.execute(statement, [after, *values, limit])), most_bytes)
         return found[::-1] if newest else found
 
     def _is_narrow(self, only: Filter) -> bool:

@@ -196,11 +196,17 @@ class Store(Protocol):
         """Open the transaction: committed, and durable, when the block ends, undone when it raises; one at a time."""
 
     def records(
-        self, *, after: int = 0, limit: int = 1000, only: Filter | None = None, newest: bool = False
+        self,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        only: Filter | None = None,
+        newest: bool = False,
+        most_bytes: int = READ_BYTES,
     ) -> list[StoredRecord]:
         """Return records with a number beyond ``after``, in rising order; the last ones with ``newest``.
 
-        At most ``limit``, and no more once their fields have :data:`READ_BYTES`: fewer need not be all.
+        At most ``limit``, and no more once their fields have ``most_bytes``: fewer need not be all.
         """
 
     def last_id(self) -> int:
@@ -256,13 +262,13 @@ def conditions(only: Filter | None, placeholder: str) -> tuple[str, list[Any]]:
     return "".join(f" AND {clause}" for clause in clauses), [*owners.values(), *given.values()]
 
 
-def within_bytes(rows: Iterable[StoredRecord]) -> list[StoredRecord]:
-    """Return the first records up to :data:`READ_BYTES` of fields, at least one; no more rows are asked for."""
+def within_bytes(rows: Iterable[StoredRecord], most_bytes: int) -> list[StoredRecord]:
+    """Return the first records up to some bytes of fields, at least one; no more rows are asked for."""
     found: list[StoredRecord] = []
     held = 0
     for row in rows:
         found.append(row)
         held += len(row.fields)
-        if held >= READ_BYTES:
+        if held >= most_bytes:
             break
     return found

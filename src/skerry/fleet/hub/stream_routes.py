@@ -20,7 +20,8 @@ from skerry.fleet.hub.record_routes import filter_of, number_of, record_view
 from skerry.fleet.hub.store import Filter
 
 AT_ONCE = 500
-"""Records that are read at once: the memory of one stream."""
+AT_ONCE_BYTES = 256_000
+"""Records, and bytes of their fields, that are read at once: the memory of one stream."""
 SIGN_OF_LIFE_S = 15.0
 """How often something is sent when there is nothing to tell, so that nobody in between cuts the connection."""
 
@@ -60,7 +61,9 @@ async def events(parts: Parts, after: int, only: Filter) -> AsyncIterator[bytes]
     while not parts.bell.ended:
         ear = parts.bell.ear()
         newest = await asyncio.to_thread(parts.store.last_id)
-        found = await asyncio.to_thread(parts.store.records, after=after, limit=AT_ONCE, only=only)
+        found = await asyncio.to_thread(
+            parts.store.records, after=after, limit=AT_ONCE, only=only, most_bytes=AT_ONCE_BYTES
+        )
         if found:
             yield b"".join(_event(each.id, msgspec.json.encode(record_view(each))) for each in found)
             after = found[-1].id
