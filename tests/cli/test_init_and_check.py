@@ -152,3 +152,13 @@ def test_one_of_several_logs_is_enough(skerry: Skerry, pipeline: Write, tmp_path
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "b.log").write_text("")
     assert "warnings" not in skerry("check", path).stdout
+
+
+def test_a_file_with_a_dead_letter_is_valid_and_its_options_are_checked(skerry: Skerry, tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(SMALL + "dead_letter: jsonl://dead.jsonl\n")
+    assert skerry("check", str(path)).returncode == 0
+    path.write_text(SMALL + "dead_letter: jsonl://dead.jsonl?rotat=1MB\n")
+    refused = skerry("check", str(path))
+    assert refused.returncode == 10
+    assert "rotate" in refused.stderr

@@ -243,7 +243,9 @@ def test_brackets_in_brackets_are_no_request(authority: Authority) -> None:
     assert asked(authority, "/v1/renew", b"[" * 60_000) == 400
 
 
-@pytest.mark.parametrize("now", [1e12, -1e12, time.time() + 21 * 365 * DAY_S])
+@pytest.mark.parametrize(
+    "now", [1e12, -1e12, time.time() + 21 * 365 * DAY_S], ids=["never", "long ago", "after its end"]
+)
 def test_a_clock_at_the_end_of_time_is_told_in_words(authority: Authority, now: float) -> None:
     token = authority.issue_token("pump-7", now=time.time())
     with pytest.raises((TrustError, EnrolmentRefusedError)):

@@ -91,7 +91,7 @@ def check_project(project: Project) -> Checked:
     from skerry.run.assembly import make_nodes, plan_of
 
     if project.dead_letter is not None:  # it is no node of the graph, but its options can be as wrong
-        make_nodes(msgspec.structs.replace(project, sinks=(project.dead_letter,)))
+        make_nodes(msgspec.structs.replace(project, sinks=(project.dead_letter,), dead_letter=None))
     for stage in project.stages:
         if ":" in stage.kind:
             _check_function(stage, project)
