@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from skerry.cli.main import main
 from skerry.fleet.hub.server import Hub, HubSetup
 from skerry.fleet.hub.sqlite_store import SqliteStore
 from skerry.run.sinks.hub import HubOptions, HubSink, host_name
@@ -20,6 +21,7 @@ from skerry.spec.errors import SinkError, SinkUnavailableError, SpecError
 from skerry.spec.record import Record
 from skerry.spec.units import Duration, Size
 from skerry.testing.broker import free_port
+from skerry.testing.http_server import http_server
 from skerry.testing.sinks import SinkCase, SinkContract, a_context, some_records
 
 QUICK: dict[str, Any] = {
@@ -157,6 +159,22 @@ def test_options_that_cannot_be_kept_are_refused(address: str, options: dict[str
 def test_bad_addresses_are_refused(tmp_path: Path, address: str) -> None:
     with pytest.raises(SpecError):
         hub_sink(address).open(a_context(tmp_path))
+
+
+def test_what_stands_in_the_way_is_told_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    context = a_context(tmp_path)
+    with http_server() as portal:
+        portal.reply, portal.reply_type = b"<html>Please log in</html>", "text/html"
+        sink = hub_sink(f"hub+http://127.0.0.1:{portal.port}")
+        sink.open(context)
+        sink.write(some_records(2))
+        limit = time.monotonic() + 10
+        while not sink.counters()["impostors"] and time.monotonic() < limit:
+            time.sleep(0.01)
+        sink.close()
+    assert main(["outbox", "status", str(context.state)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 waiting" in said and " impostor: " in said and "captive portal" in said
 
 
 def test_a_device_that_is_not_enrolled_is_told_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
