@@ -67,7 +67,7 @@ def test_mqtt_with_certificates(tmp_path: Path, certified: Certified, start_hub:
     lines = (f"certfile {certified.pair}", f"keyfile {certified.pair}", "tls_version tlsv1.3")
     with Broker.start(tmp_path / "broker", lines=lines) as broker:
         uri = f"mqtts://127.0.0.1:{broker.port}"
-        start_hub(
+        hub = start_hub(
             authority=certified.folder,
             transports=(f"{uri}?ca={certified.ca}",), egress=(f"{uri}/out/{{device}}?ca={certified.ca}",),
         )  # fmt: skip
@@ -95,6 +95,7 @@ def test_mqtt_with_certificates(tmp_path: Path, certified: Certified, start_hub:
         assert decode_receipt(told["skerry/relay-1/receipt"][0]).committed == [(1, 3)]
         assert f'"relay-1/{EPOCH}/1"'.encode() in told["out/relay-1"][0]
 
+        hub.close()
         for ca in (str(certified.other_ca), ""):  # another authority, and those of the system
             with pytest.raises(HubUnreachableError, match="certificate"):
                 connected_client(read_address(uri, OutletOptions)[0], ca)
