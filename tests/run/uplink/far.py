@@ -31,12 +31,12 @@ def say(**what: Any) -> None:
 
 
 def be_hub(folder: Path, host: str, port: int) -> None:
-    """Be a hub until somebody closes our standard input."""
+    """Be a hub until killed."""
     hub = Hub(HubSetup(data=folder / "hub", host=host, port=port, authority=folder / "authority"))
     hub.start()
     say(ready=True)
-    sys.stdin.read()
-    hub.close()
+    while True:
+        time.sleep(3600)
 
 
 def be_device(folder: Path, host: str, port: int, token: str, options: UplinkOptions) -> None:

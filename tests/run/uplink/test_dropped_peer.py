@@ -98,14 +98,14 @@ def swallow(folder: Path, ether: Ether, cuts: int, cut_s: float, options: dict[s
         stack.callback(hub.kill)
         device = stack.enter_context(child(ether.device, be="device", token=token, options=options, **place))
         stack.callback(device.kill)
-        assert device.stdin is not None and hub.stdin is not None
+        assert device.stdin is not None
         said(hub, "ready")
         device.stdin.write("begin\n")
         device.stdin.flush()
         said(device, "acknowledged")
         noticed = []
         for _ in range(cuts):
-            time.sleep(0.3)
+            time.sleep(0.2)
             begin = time.monotonic()
             ether.cut()
             while (told := said(device, "lost"))["at"] < begin:
@@ -113,11 +113,9 @@ def swallow(folder: Path, ether: Ether, cuts: int, cut_s: float, options: dict[s
             noticed.append((told["at"] - begin, told["why"]))
             time.sleep(max(0.0, begin + cut_s - time.monotonic()))
             ether.heal()
-            time.sleep(0.5)
+            time.sleep(0.1)
         device.stdin.close()
         end = said(device, "recorded")
-        hub.stdin.close()
-        hub.wait(10)
     return {**end, "noticed": noticed}
 
 
