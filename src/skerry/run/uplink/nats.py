@@ -9,10 +9,10 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
+from skerry.run.nats_client import connect
 from skerry.run.uplink.mqtt import answer_of
 from skerry.run.uplink.options import UplinkOptions
 from skerry.run.uplink.transport import Answer
-from skerry.spec.errors import DependencyError
 
 if TYPE_CHECKING:
     from skerry.run.uplink.passport import Passport
@@ -30,7 +30,7 @@ class NatsTransport:
     opening = 6000
 
     def __init__(self, host: str, port: int, passport: Passport, options: UplinkOptions, *, tls: bool) -> None:
-        self.name = f"nats://{host}:{port}"
+        self.name, self._host, self._port = f"nats://{host}:{port}", host, port
         self._tls, self._passport, self._options = tls, passport, options
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -51,10 +51,10 @@ class NatsTransport:
             return asyncio.run_coroutine_threadsafe(self._exchange(batch, timeout_s), self._loop)
 
     async def _exchange(self, batch: bytes, timeout_s: float) -> Answer:
+        connection = await self._connected()
         import nats.errors
 
         try:
-            connection = await self._connected()
             reply = await connection.request(f"skerry.{self._passport.device}.batch", batch, timeout=timeout_s)
         except (nats.errors.TimeoutError, TimeoutError) as error:
             raise TimeoutError("the hub said nothing in time") from error
@@ -67,19 +67,13 @@ class NatsTransport:
     async def _connected(self) -> Any:
         if self._connection is not None and self._connection.is_connected:
             return self._connection
-        try:
-            import nats
-        except ImportError as error:
-            raise DependencyError("NATS needs the package nats-py", hint="pip install 'skerry[nats]'") from error
-        settings: dict[str, Any] = {"tls": self._passport.context()} if self._tls else {}
-        self._connection = await nats.connect(
-            self.name,
-            connect_timeout=max(1, round(self._options.connect_timeout)),
-            allow_reconnect=False,
+        self._connection = await connect(
+            self._host,
+            self._port,
+            tls=self._passport.context() if self._tls else None,
+            connect_timeout_s=self._options.connect_timeout,
             ping_interval=max(1, round(self._options.silence / 2)),
             max_outstanding_pings=2,
-            error_cb=_say_nothing,
-            **settings,
         )
         return self._connection
 
@@ -109,10 +103,6 @@ class NatsTransport:
             self._thread.join(2.0)
             if not self._thread.is_alive():
                 loop.close()
-
-
-async def _say_nothing(error: Exception) -> None:
-    """Leave it to the exchanges to tell what failed: the client's own log would tell it again and again."""
 
 
 class NatsLane:
