@@ -17,7 +17,8 @@ from skerry.spec.pipeline import Common, Data, Duty, Endpoint, Ladder, Model, Pi
 PAGE = Path(__file__).parents[2] / "docs" / "pipeline.md"
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "The file": Pipeline, "Models": Model, "Data": Data, "Budget": Budget, "Quality": Quality, "Stages": Common,
-    "Cloud": Cloud, "Cost": Cost, "Breaker": Breaker, "Queue": Queue, "Sources and sinks": Endpoint, "Ladder": Ladder, "Duty": Duty,
+    "Cloud": Cloud, "Cost": Cost, "Breaker": Breaker, "Queue": Queue, "Sources and sinks": Endpoint, "Ladder": Ladder,
+    "Duty": Duty,
 }  # fmt: skip
 
 
