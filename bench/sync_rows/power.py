@@ -205,8 +205,8 @@ def add_rows(report: Report, *, quick: bool) -> None:
     weak = {mode: cut_stores(WEAK_CUTS, mode) for mode in ("NORMAL", "OFF")}
     what = f"{full.cuts} simulated power cuts"
     done: dict[str, Peer] = {
-        "acknowledged": full.acknowledged,
-        "cuts of a store with a destroyed page": full.recoveries,
+        "acknowledged": float(full.acknowledged),
+        "cuts of a store with a destroyed page": float(full.recoveries),
     }
     lost: dict[str, Peer] = {
         f"synchronous={mode}, {count.cuts} cuts": float(count.lost) for mode, count in weak.items()
