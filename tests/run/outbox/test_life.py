@@ -32,6 +32,23 @@ def test_a_record_goes_when_its_time_is_over_and_is_counted(tmp_path: Path) -> N
         assert outbox.losses() == {"expired.low": 1, "expired.normal": 1}
 
 
+def test_a_large_store_is_swept_a_part_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skerry.run.outbox.sweep.NUMBERS", 10)
+    monkeypatch.setattr("skerry.run.outbox.sweep.LONGEST_S", -1.0)
+    clock = HandClock()
+    found = []
+    with opened(tmp_path, clock=clock) as outbox:
+        outbox.put([item(number, ttl_s=60.0) for number in range(25)])
+        outbox.settle([(3, 18)])
+        clock.pass_s(100)
+        outbox.put([item(99, "high", ttl_s=HOUR)])
+        for _ in range(4):
+            found.append(outbox.losses().get("expired.normal", 0))
+            clock.pass_s(100)
+        assert numbers(outbox) == [99]
+    assert (found[0], found[-1]) == (2, 9), "records 1 and 2 of the first part; then those from 19 on"
+
+
 @pytest.mark.parametrize("jump_ms", [YEAR_MS, -YEAR_MS])
 @pytest.mark.parametrize("synced", [True, False])
 def test_a_wall_clock_that_jumps_by_a_year_changes_nothing(tmp_path: Path, jump_ms: int, synced: bool) -> None:

@@ -23,6 +23,7 @@ from skerry.run.outbox.salvage import Known
 from skerry.run.outbox.status import DeadLetter, OutboxStatus, status_of
 from skerry.run.outbox.store import Store
 from skerry.run.outbox.successor import known_of
+from skerry.run.outbox.sweep import sweep
 from skerry.run.outbox.tables import gaps
 from skerry.spec.errors import OutboxError
 from skerry.wire.ranges import Range, from_numbers, merge
@@ -30,8 +31,8 @@ from skerry.wire.record import WireRecord
 
 Answer = TypeVar("Answer")
 _TEND_US = 1_000_000  # how often what is not urgent is looked after
-_EXPIRE_US = 10_000_000  # how often records are looked for that are too old: it reads the whole store
-_REST = 50  # times as long as the last such look took, nobody looks again: a large store is not read all the time
+_EXPIRE_US = 10_000_000  # how often records are looked for that are too old
+_REST = 50  # times as long as the last such look took, nobody looks again
 
 
 class Outbox:
@@ -266,7 +267,7 @@ class Outbox:
     def _tend_now(self, store: Store, now: int) -> None:
         if now - self._expired_us >= max(_EXPIRE_US, self._expiring_us * _REST):
             begin = time.monotonic_ns()
-            store.expire()
+            sweep(store)
             store.write_down()
             self._expired_us, self._expiring_us = now, (time.monotonic_ns() - begin) // 1000
         elif store.unwritten:

@@ -64,6 +64,7 @@ class Store:
         self.unwritten: dict[str, int] = {}
         """Losses that could not be written down yet, because nothing could."""
         self.under_way: list[Range] = []
+        self.swept = 0  # up to which number it was looked for records that are too old
         """Numbers that may be on their way to the hub: they are given up last, or they would be lost and delivered."""
         self.in_doubt = False
         """Whether memory and file may differ, because an interrupt came between a commit and its counting."""
@@ -366,7 +367,7 @@ class Store:
     def waiting(self, gaps: Sequence[Range]) -> Iterator[tables.Row]:
         """Yield the rows within ranges of numbers, the highest class first, within it the oldest."""
         try:
-            yield from tables.waiting(self.connection, self.counts, gaps, self._now() if self.mortal else None)
+            yield from tables.waiting(self.connection, self.counts, gaps, self.now() if self.mortal else None)
         except self._error as error:
             raise translated(error, self.path) from error
 
@@ -383,27 +384,9 @@ class Store:
         for priority, (size, count) in enumerate(zip(*self.transaction(work), strict=True)):
             self.forget(priority, size, count)
 
-    def _now(self) -> tables.Now:
+    def now(self) -> tables.Now:
+        """Return what decides which records are too old."""
         return tables.Now(self.life.now_ms(), self.life.base_ms, self.life.wall_ms())
-
-    def expire(self) -> int:
-        """Delete what is not worth sending any more, counted; return how many records that were."""
-        if not self.mortal:
-            return 0
-        now = self._now()
-
-        def work() -> list[tuple[int, int]]:
-            gone = [tables.expire(self.connection, number, now, self.under_way) for number in range(len(PRIORITIES))]
-            losses = {f"expired.{PRIORITIES[number]}": count for number, (_, count) in enumerate(gone) if count}
-            tables.count_losses(self.connection, losses)
-            if losses:
-                tables.keep_last_seq(self.connection, self.last_seq)
-            return gone
-
-        gone = self.transaction(work)
-        for priority, (size, count) in enumerate(gone):
-            self.forget(priority, size, count)
-        return sum(count for _, count in gone)
 
     def fork(self, reason: str, *, device: str | None = None) -> str:
         """Begin a new epoch, in which all that waits is sent under new identities."""

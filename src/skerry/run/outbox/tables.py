@@ -171,12 +171,21 @@ def evict(connection: apsw.Connection, priority: int, need: int, under_way: Sequ
     return freed, gone
 
 
-def expire(connection: apsw.Connection, priority: int, now: Now, under_way: Sequence[Range]) -> tuple[int, int]:
-    """Delete what is too old, but what may be on its way to the hub; return bytes and records."""
+def slice_after(connection: apsw.Connection, seq: int, numbers: int) -> Range | None:
+    """Return the next range of so many numbers that holds a record, or ``None`` where no record comes after ``seq``."""
+    query = " UNION ALL ".join(f"SELECT min(seq) FROM {table} WHERE seq > ?1" for table in PRIORITIES)
+    first = one_row(connection, f"SELECT min(found) FROM (SELECT NULL AS found UNION ALL {query})", (seq,))[0]
+    return None if first is None else (first, first + numbers - 1)
+
+
+def expire(
+    connection: apsw.Connection, priority: int, now: Now, among: Range, under_way: Sequence[Range]
+) -> tuple[int, int]:
+    """Delete what is too old among numbers, but what may be on its way to the hub; return bytes and records."""
     query = f"DELETE FROM {PRIORITIES[priority]} WHERE seq BETWEEN :first AND :last AND {_TOO_OLD}"
     size = count = 0
-    for first, last in gaps(under_way):
-        bindings = {"first": first, "last": last, **now.bindings()}
+    for start, end in gaps(under_way):
+        bindings = {"first": max(start, among[0]), "last": min(end, among[1]), **now.bindings()}
         gone: list[tuple[Any, ...]] = connection.execute(f"{query} RETURNING length(payload)", bindings).fetchall()
         size += sum(int(length) for (length,) in gone) + OVERHEAD_BYTES * len(gone)
         count += len(gone)
