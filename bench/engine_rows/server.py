@@ -82,7 +82,7 @@ def serving(environment: Environment, minilm: MiniLM) -> Iterator[Client]:
             yield client
             client.close()
         finally:
-            _end(process)
+            end(process)
 
 
 def free_port() -> int:
@@ -115,7 +115,7 @@ def _await_answer(process: subprocess.Popen[bytes], port: int, said: Path) -> Cl
     raise ServerMissingError(f"its server did not answer: {lines[-1] if lines else 'it said nothing'}")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """End a server and the workers that it started: they share its process group."""
     for how in (signal.SIGTERM, signal.SIGKILL):
         try:

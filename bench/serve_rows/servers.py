@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,11 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.engine_rows.server import READY_S, ServerMissingError, free_port
+from bench.engine_rows.server import READY_S, ServerMissingError, end, free_port
 from bench.environments import ROOT, SILENT, Environment, clean_variables
 from bench.serve_rows.load import Wire, post
 
-_END_S = 10.0
 SKERRY, LITSERVE, BENTOML = "skerry", "litserve", "bentoml"
 PEERS = {LITSERVE: "LitServe", BENTOML: "BentoML"}
 
@@ -74,7 +72,7 @@ def running(server: str, subject: Subject, environment: Environment | None) -> I
             _await_answer(process, port, subject.requests(server)[0], said)
             yield Running(port, process.pid, time.perf_counter() - begin)
         finally:
-            _end(process)
+            end(process)
 
 
 def _command(server: str, subject: Subject, environment: Environment | None, port: int) -> list[str]:
@@ -104,21 +102,6 @@ def _await_answer(process: subprocess.Popen[bytes], port: int, request: bytes, s
             wire.close()
     lines = [line.strip() for line in said.read_text(errors="replace").splitlines() if line.strip()]
     raise ServerMissingError(f"its server did not answer: {lines[-1] if lines else 'it said nothing'}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a server and the workers that it started: they share its process group."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, how)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            continue
-        time.sleep(0.2)  # for its workers; the second round ends those that stay
-    process.wait()
 
 
 def variables_of(files: Mapping[str, Path]) -> dict[str, str]:

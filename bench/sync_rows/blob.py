@@ -6,12 +6,15 @@ import hashlib
 import os
 import random
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bench.report import Report
 from bench.sync_rows.world import SyncWorld, sync_world
 from skerry.run.outbox.outbox import Outbox
 from skerry.run.uplink.options import UplinkOptions
+from skerry.run.uplink.uplink import Uplink
 from skerry.spec.units import Duration
 from skerry.testing.shaped_link import ShapedLink
 
@@ -70,7 +73,7 @@ def upload(
         digest = uplink.send_blob(path)
         for place in places:
             link.cut_after(max(1, place - link.sent))
-            _wait(lambda wanted=link.cuts + 1: link.cuts >= wanted or not uplink.blobs_waiting())
+            _wait(partial(_was_cut, link, uplink, link.cuts + 1))
         _wait(lambda: not uplink.blobs_waiting())
         assert link.cuts >= cuts, "the upload was over before it was cut often enough"
         carried = link.sent + link.received
@@ -91,9 +94,13 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _wait(true: object) -> None:
+def _was_cut(link: ShapedLink, uplink: Uplink, times: int) -> bool:
+    return link.cuts >= times or not uplink.blobs_waiting()
+
+
+def _wait(true: Callable[[], bool]) -> None:
     limit = time.monotonic() + _PATIENCE_S
-    while not true():  # type: ignore[operator]
+    while not true():
         if time.monotonic() > limit:
             raise TimeoutError("the blob did not arrive")
         time.sleep(0.01)

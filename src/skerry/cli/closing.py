@@ -36,11 +36,11 @@ def closing_object(summary: RunSummary, project: Project, error: SkerryError | N
     return found if error is None else {**found, "status": "failed", **error_fields(error)}
 
 
-def _plain(value: object) -> Any:
+def _plain(value: Any) -> Any:
     """Turn what JSON has no word for into something short: an array into its shape, a number of numpy into a number."""
     shape = getattr(value, "shape", None)
     if shape == ():
-        return value.item()  # type: ignore[attr-defined]
+        return value.item()
     if shape is not None:
         return {"shape": list(shape), "dtype": str(getattr(value, "dtype", ""))}
     return str(value)

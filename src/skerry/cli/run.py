@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skerry.cli.arguments import duration
+from skerry.cli.arguments import duration, port, positive
 from skerry.cli.errors import EXIT_BROKEN_PIPE, printing, report
 from skerry.cli.signals import taken
 from skerry.spec.errors import SkerryError, SpecMissingError, UsageError
@@ -50,29 +50,17 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
     parser = commands.add_parser("run", help="run a pipeline", description="Run a pipeline.", epilog=EXAMPLES)
     parser.add_argument("target", metavar="TARGET", type=Path, help="a project folder or a pipeline file")
     parser.add_argument("--for", dest="duration", metavar="TIME", type=duration, help="stop after this time: 10s, 5min")
-    parser.add_argument("--max-items", metavar="N", type=_positive, help="stop after reading this many items")
+    parser.add_argument("--max-items", metavar="N", type=positive, help="stop after reading this many items")
     parser.add_argument("--json", action="store_true", help="end with one JSON object on stdout")
     parser.add_argument("--plain", action="store_true", help="print lines, also on a terminal")
     parser.add_argument("--quiet", action="store_true", help="print errors only (and, with --json, the object)")
     parser.add_argument(
-        "--metrics-port", metavar="PORT", type=_port, help="serve OpenMetrics there; 0 takes a free port"
+        "--metrics-port", metavar="PORT", type=port, help="serve OpenMetrics there; 0 takes a free port"
     )
     parser.add_argument(
         "--metrics-address", metavar="ADDRESS", default="127.0.0.1",
         help="listen on this address (%(default)s); others than this machine need `insecure: true` in the file",
     )  # fmt: skip
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

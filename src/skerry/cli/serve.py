@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skerry.cli.arguments import duration
+from skerry.cli.arguments import duration, port, positive
 from skerry.cli.errors import printing
 from skerry.spec.errors import UsageError
 
@@ -52,15 +52,15 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("what", metavar="WHAT", type=Path, help="a project, a pipeline file, a folder or a model file")
     parser.add_argument("--name", "--model_name", metavar="NAME", help="the name that clients ask for")
     parser.add_argument("--variant", metavar="NAME", help="another variant of a project's model than the best")
-    parser.add_argument("--threads", metavar="N", type=_positive, help="threads of one run")
+    parser.add_argument("--threads", metavar="N", type=positive, help="threads of one run")
     parser.add_argument("--host", metavar="ADDRESS", help="listen on this address (127.0.0.1)")
-    parser.add_argument("--port", metavar="PORT", type=_port, help="answer HTTP there; 0 takes a free one (8080)")
-    parser.add_argument("--grpc-port", metavar="PORT", type=_port, help="answer gRPC there; 0 takes a free one")
+    parser.add_argument("--port", metavar="PORT", type=port, help="answer HTTP there; 0 takes a free one (8080)")
+    parser.add_argument("--grpc-port", metavar="PORT", type=port, help="answer gRPC there; 0 takes a free one")
     parser.add_argument("--certificate", metavar="FILE", type=Path, help="TLS: the certificate chain, in PEM")
     parser.add_argument("--key", metavar="FILE", type=Path, help="TLS: its private key, in PEM")
     parser.add_argument("--insecure", action="store_true", default=None, help="allow plain text beyond this machine")
-    parser.add_argument("--max-batch", metavar="N", type=_positive, help="the most rows of one run (16)")
-    parser.add_argument("--queue", metavar="N", type=_positive, help="the most rows that wait; then 429 (256)")
+    parser.add_argument("--max-batch", metavar="N", type=positive, help="the most rows of one run (16)")
+    parser.add_argument("--queue", metavar="N", type=positive, help="the most rows that wait; then 429 (256)")
     parser.add_argument("--max-body", metavar="SIZE", type=_size, help="the most bytes of one request (64MB)")
     parser.add_argument("--patience", metavar="TIME", type=duration, help="for one request to come in (30s)")
     parser.add_argument("--linger", metavar="TIME", type=duration, help="between not ready and closed (1s)")
@@ -71,18 +71,6 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="say where it listens as one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
-    return int(text)
 
 
 def _size(text: str) -> float:
@@ -122,7 +110,7 @@ def _options(args: argparse.Namespace) -> ServeOptions:
     }
     if args.port is None and os.environ.get("PORT"):
         try:
-            given["port"] = _port(os.environ["PORT"])
+            given["port"] = port(os.environ["PORT"])
         except argparse.ArgumentTypeError as error:
             raise UsageError(f"the environment variable PORT: {error}") from None
     given |= {

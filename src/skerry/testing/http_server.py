@@ -97,10 +97,17 @@ def http_server(*, certificate: Path | None = None, key: Path | None = None) -> 
         context.load_cert_chain(certificate, key)
         server.socket = context.wrap_socket(server.socket, server_side=True)
     state.port = server.server_address[1]
+    with serving(server):
+        yield state
+
+
+@contextlib.contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[int]:
+    """Serve in a thread, and yield the port."""
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield state
+        yield server.server_port
     finally:
         server.shutdown()
         server.server_close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from skerry.run.stages.embed import EmbedOptions, EmbedStage
 from skerry.spec.cloud import Cloud
 from skerry.spec.ports import Context
 from skerry.spec.units import decode_unit
+from skerry.testing.http_server import serving
 from skerry.testing.sinks import a_context
 from skerry.testing.words import BagOfWords, models_of
 
@@ -95,14 +95,8 @@ def cloud_server() -> Iterator[CloudServer]:
 
     server = Server(("127.0.0.1", 0), Handler)
     state.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with serving(server):
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def a_cloud(url: str, **options: Any) -> Cloud:

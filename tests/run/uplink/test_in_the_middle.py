@@ -16,6 +16,7 @@ from skerry.run.outbox.outbox import Outbox
 from skerry.run.uplink.uplink import Uplink
 from skerry.spec.errors import HubError
 from skerry.spec.units import Duration
+from skerry.testing.http_server import serving
 from skerry.trust.authority import Authority
 from skerry.trust.authority_options import AuthorityOptions
 from skerry.trust.enrolment import enrol
@@ -130,14 +131,8 @@ def a_storm(port: int, answers: list[tuple[int, str | None]]) -> Iterator[int]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with serving(server) as number:
+        yield number
 
 
 def test_a_storm_of_refusals_loses_and_doubles_nothing(world: World) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from skerry.run.uplink.options import UplinkOptions
 from skerry.run.uplink.transport import RECEIPT
+from skerry.testing.http_server import serving
 from skerry.wire.batch import decode
 from skerry.wire.receipt import Receipt, decode_receipt, encode_receipt
 from tests.run.uplink.conftest import QUICK, World, eventually, items
@@ -75,14 +76,8 @@ def tampering(tamperer: Tamperer) -> Iterator[int]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with serving(server) as port:
+        yield port
 
 
 def test_one_who_answers_in_the_hubs_place_is_found_out_and_nothing_is_lost(
